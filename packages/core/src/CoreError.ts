@@ -1,0 +1,54 @@
+/**
+ * Every typed error of core. Fields hold the offending values.
+ *
+ * @since 0.1.0
+ */
+import * as Schema from "effect/Schema"
+
+/**
+ * The orchestrator is shutting down or has shut down: it takes no new routine.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class OrchestratorClosed extends Schema.TaggedError<OrchestratorClosed>()("OrchestratorClosed", {
+  orchestrator: Schema.String,
+  state: Schema.Literals(["closing", "closed"])
+}) {
+  override get message(): string {
+    return `orchestrator "${this.orchestrator}" is ${this.state}`
+  }
+}
+
+/**
+ * A routine was not ready in time, or ended before it was ready.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class NotReady extends Schema.TaggedError<NotReady>()("NotReady", {
+  path: Schema.String,
+  reason: Schema.Literals(["ended", "timeout"]),
+  waitedMillis: Schema.Finite
+}) {
+  override get message(): string {
+    return this.reason === "timeout"
+      ? `${this.path} was not ready within ${this.waitedMillis} ms`
+      : `${this.path} ended before it was ready`
+  }
+}
+
+/**
+ * A supervisor without a parent gave up: the program cannot go on. `cause` says why.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class SupervisorFailure extends Schema.TaggedError<SupervisorFailure>()("SupervisorFailure", {
+  path: Schema.String,
+  cause: Schema.Cause(Schema.Defect(), Schema.Defect())
+}) {
+  override get message(): string {
+    return `supervisor ${this.path} gave up`
+  }
+}

@@ -1,0 +1,181 @@
+/**
+ * What happened in the tree: one tagged union, in the order it happened.
+ *
+ * Every event carries where it happened (`path`, `id`, `incarnation`) and when (`at`, wall clock milliseconds, and
+ * `seq`, which grows by one per event of an orchestrator). All of them are plain data and encode with `Schema`.
+ *
+ * Other packages add their own tags through the same bus: they declare them in `EventMap` and export a schema.
+ *
+ * @since 0.1.0
+ */
+import * as Schema from "effect/Schema"
+
+/**
+ * The fields that every event carries.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export const baseFields = {
+  seq: Schema.Int,
+  at: Schema.Finite,
+  path: Schema.String,
+  id: Schema.String,
+  name: Schema.String,
+  incarnation: Schema.Int
+}
+
+/**
+ * Where a routine stands. `pending` waits for a slot; the last six are final and never rewritten.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export const State = Schema.Literals([
+  "pending",
+  "starting",
+  "running",
+  "backoff",
+  "stopping",
+  "succeeded",
+  "failed",
+  "defect",
+  "interrupted",
+  "timed_out",
+  "abandoned"
+])
+
+/** @since 0.1.0 */
+export type State = typeof State.Type
+
+/**
+ * Why one run of a routine ended.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export const ExitReason = Schema.Literals([
+  "success",
+  "failure",
+  "defect",
+  "interrupted",
+  "idle_timeout",
+  "abandoned"
+])
+
+/** @since 0.1.0 */
+export type ExitReason = typeof ExitReason.Type
+
+/**
+ * How a routine fares, derived from its state.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export const Health = Schema.Literals(["ok", "degraded", "failed", "stuck"])
+
+/** @since 0.1.0 */
+export type Health = typeof Health.Type
+
+/**
+ * How one run ended: when (`at`, wall clock), why, how long it had run, and the error's type and message when it
+ * failed. `errorType` is the `_tag` of a tagged error, else the class name, else `_OTHER`.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export const RunExit = Schema.Struct({
+  incarnation: Schema.Int,
+  at: Schema.Finite,
+  reason: ExitReason,
+  ranMillis: Schema.Finite,
+  errorType: Schema.NullOr(Schema.String),
+  message: Schema.NullOr(Schema.String)
+})
+
+/** @since 0.1.0 */
+export type RunExit = typeof RunExit.Type
+
+/** A routine was registered; its first instruction has not run yet. */
+export const Forked = Schema.TaggedStruct("Forked", baseFields)
+
+/** A run is ready: at once, or at its `Routine.ready`. */
+export const Ready = Schema.TaggedStruct("Ready", baseFields)
+
+/** One run ended, its finalizers included. A supervised child may run again. */
+export const Exited = Schema.TaggedStruct("Exited", { ...baseFields, exit: RunExit })
+
+/** The next run of a supervised child starts after this delay. */
+export const BackoffStarted = Schema.TaggedStruct("BackoffStarted", {
+  ...baseFields,
+  delayMillis: Schema.Finite,
+  attempt: Schema.Int
+})
+
+/** Somebody asked the routine to stop. */
+export const StopRequested = Schema.TaggedStruct("StopRequested", baseFields)
+
+/** The routine reached a final state: it will not run again. */
+export const Stopped = Schema.TaggedStruct("Stopped", { ...baseFields, state: State })
+
+/** The routine ignored its interruption for `waitedMillis` and is no longer waited for. It stays listed. */
+export const Abandoned = Schema.TaggedStruct("Abandoned", { ...baseFields, waitedMillis: Schema.Finite })
+
+/** An abandoned routine ended after all. Its state stays `abandoned`; it is no longer listed. */
+export const EndedLate = Schema.TaggedStruct("EndedLate", { ...baseFields, waitedMillis: Schema.Finite })
+
+/** A slow listener of the event stream lost `dropped` events since the last one it saw. */
+export const ListenerDropped = Schema.TaggedStruct("ListenerDropped", { ...baseFields, dropped: Schema.Int })
+
+/**
+ * The events of core as one schema, for encoding and decoding.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export const CoreEvent = Schema.Union([
+  Forked,
+  Ready,
+  Exited,
+  BackoffStarted,
+  StopRequested,
+  Stopped,
+  Abandoned,
+  EndedLate,
+  ListenerDropped
+])
+
+/**
+ * Every event by its tag. A package that emits its own declares them here:
+ * `declare module "@effect-orchestra/core/Event" { interface EventMap { readonly Decided: Decided } }`.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface EventMap {
+  readonly Forked: typeof Forked.Type
+  readonly Ready: typeof Ready.Type
+  readonly Exited: typeof Exited.Type
+  readonly BackoffStarted: typeof BackoffStarted.Type
+  readonly StopRequested: typeof StopRequested.Type
+  readonly Stopped: typeof Stopped.Type
+  readonly Abandoned: typeof Abandoned.Type
+  readonly EndedLate: typeof EndedLate.Type
+  readonly ListenerDropped: typeof ListenerDropped.Type
+}
+
+/**
+ * Any event of the tree.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type OrchestratorEvent = EventMap[keyof EventMap]
+
+/**
+ * The fields of an event beyond those that the bus adds.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Body<Tag extends keyof EventMap> = Omit<EventMap[Tag], "_tag" | keyof typeof baseFields>

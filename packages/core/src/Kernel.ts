@@ -1,0 +1,332 @@
+/**
+ * The state behind one orchestrator: its tree of nodes, its ids, its counts and its event bus.
+ *
+ * Everything that lives in the tree (routines, groups, supervisors) is a `Node`. The kernel is the only place that
+ * knows them all, and only the writer changes it.
+ *
+ * For packages that add their own kind of node; programs use `Orchestrator`.
+ *
+ * @stability unstable
+ * @since 0.1.0
+ */
+import type * as Cause from "effect/Cause"
+import * as Context from "effect/Context"
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import * as Queue from "effect/Queue"
+import * as Stream from "effect/Stream"
+import { SupervisorFailure } from "./CoreError.ts"
+import type { Body, EventMap, OrchestratorEvent, State } from "./Event.ts"
+import type { Phase } from "./Shutdown.ts"
+import type { NodeSnapshot, TemplateStats, TreeSnapshot } from "./Snapshot.ts"
+import { Writer } from "./Writer.ts"
+
+/**
+ * A place in the tree. `stop` ends whatever lives there before the monotonic time `deadline`, or abandons it; it
+ * returns undefined when that needed no waiting.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Node {
+  readonly kind: NodeSnapshot["kind"]
+  readonly id: string
+  readonly name: string
+  readonly owner: Node | undefined
+  readonly incarnation: number
+  readonly status: State
+  /** Whether this node holds its bare name among its siblings; the others get the segment `name#id`. */
+  bare: boolean
+  children: Children | undefined
+  snapshot(): NodeSnapshot
+  stop(limits: StopLimits): Effect.Effect<void> | undefined
+}
+
+/**
+ * How long a stop may take: `grace` for a routine that was asked to drain, `interrupt` for one that has no bound of
+ * its own, both in milliseconds, and never past the monotonic time `deadline`.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface StopLimits {
+  readonly grace: number
+  readonly interrupt: number
+  readonly deadline: number
+}
+
+/** The live children of a node in the order they came, and who holds which bare name. */
+class Children {
+  readonly nodes = new Set<Node>()
+  private readonly holders = new Map<string, Node>()
+
+  add(node: Node): void {
+    this.nodes.add(node)
+    if (!this.holders.has(node.name)) {
+      node.bare = true
+      this.holders.set(node.name, node)
+    }
+  }
+
+  delete(node: Node): void {
+    this.nodes.delete(node)
+    if (node.bare) this.holders.delete(node.name)
+  }
+}
+
+/**
+ * The path of a node: `/` and the orchestrator's name, then the segment of each node down to it. A `/` in a name is
+ * written `%2F`; of several live siblings with one name the first has the bare segment, the others `name#id`.
+ *
+ * @category getters
+ * @since 0.1.0
+ */
+export const path = (node: Node): string => {
+  const segment = node.name.includes("/") ? node.name.replaceAll("/", "%2F") : node.name
+  const prefix = node.owner === undefined ? "" : path(node.owner)
+  return node.bare || node.owner === undefined ? `${prefix}/${segment}` : `${prefix}/${segment}#${node.id}`
+}
+
+type LiveState = keyof TemplateStats["active"]
+
+/** The counts behind `TemplateStats`. */
+export class Template implements TemplateStats {
+  readonly name: string
+  readonly active: Record<LiveState, number> = { pending: 0, starting: 0, running: 0, backoff: 0, stopping: 0 }
+  starts = 0
+  restarts = 0
+
+  constructor(name: string) {
+    this.name = name
+  }
+
+  move(from: State | undefined, to: State | undefined): void {
+    if (isLive(from)) this.active[from]--
+    if (isLive(to)) this.active[to]++
+  }
+}
+
+const isLive = (state: State | undefined): state is LiveState =>
+  state === "running" || state === "starting" || state === "stopping" || state === "backoff" || state === "pending"
+
+/**
+ * A routine that failed while it was being stopped.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Failure {
+  readonly path: string
+  readonly message: string
+}
+
+/** Names beyond this many share one template, so that names made up at run time cannot grow the memory. */
+const maxTemplates = 200
+
+/**
+ * The state of one orchestrator.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export class Kernel implements Node {
+  readonly kind = "orchestrator"
+  readonly id = "o-1"
+  readonly owner = undefined
+  readonly incarnation = 1
+  readonly name: string
+  readonly writer: Writer
+  readonly context: Context.Context<never>
+  readonly bus: EventBus
+  since: number
+  readonly failed = Deferred.makeUnsafe<never, SupervisorFailure>()
+  readonly nodes = new Map<number, Node>()
+  readonly templates = new Map<string, Template>()
+  private readonly overflow = new Template("_OTHER")
+  private ids = 0
+  status: State = "running"
+  /** Whether it takes routines. */
+  closing: "open" | "closing" | "closed" = "open"
+  /** The phase of the stop under way. */
+  phase: Phase | undefined = undefined
+  /** What failed while it was being stopped, during a stop. */
+  failures: Array<Failure> | undefined = undefined
+  bare = true
+  children: Children | undefined = undefined
+
+  constructor(name: string, context: Context.Context<never>) {
+    this.name = name
+    this.context = context
+    this.writer = new Writer(context)
+    this.since = this.writer.wall()
+    this.bus = new EventBus(this)
+  }
+
+  nextId(): number {
+    return ++this.ids
+  }
+
+  template(name: string): Template {
+    let template = this.templates.get(name)
+    if (template === undefined) {
+      if (this.templates.size >= maxTemplates) return this.overflow
+      template = new Template(name)
+      this.templates.set(name, template)
+    }
+    return template
+  }
+
+  stats(): ReadonlyArray<TemplateStats> {
+    return this.overflow.starts === 0 ? [...this.templates.values()] : [...this.templates.values(), this.overflow]
+  }
+
+  add(number: number, node: Node): void {
+    this.nodes.set(number, node)
+    const owner = node.owner ?? this
+    ;(owner.children ??= new Children()).add(node)
+  }
+
+  remove(number: number, node: Node): void {
+    this.nodes.delete(number)
+    ;(node.owner ?? this).children?.delete(node)
+  }
+
+  move(to: State): void {
+    this.status = to
+    this.since = this.writer.wall()
+  }
+
+  /** A supervisor without a parent gave up. */
+  fail(path: string, cause: Cause.Cause<unknown>): void {
+    Deferred.doneUnsafe(this.failed, Effect.fail(new SupervisorFailure({ path, cause })))
+  }
+
+  snapshot(): NodeSnapshot {
+    return {
+      kind: this.kind,
+      id: this.id,
+      name: this.name,
+      path: path(this),
+      state: this.status,
+      health: "ok",
+      since: this.since
+    }
+  }
+
+  stop(): undefined {
+    return undefined
+  }
+}
+
+/**
+ * A node with all that stands below it.
+ *
+ * @category getters
+ * @since 0.1.0
+ */
+export const tree = (node: Node): TreeSnapshot => ({
+  node: node.snapshot(),
+  children: node.children === undefined ? [] : Array.from(node.children.nodes, tree)
+})
+
+/**
+ * A listener that is told of every event, synchronously and in order.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Hook = (event: OrchestratorEvent) => void
+
+interface Subscriber {
+  readonly queue: Queue.Queue<OrchestratorEvent>
+  dropped: number
+}
+
+/** How many events a stream may lag behind before it loses the oldest. */
+const streamCapacity = 1024
+
+/**
+ * The event bus. Events are made only while somebody listens; a listener never slows the tree: a stream that lags
+ * loses its oldest events and is told how many, a hook that throws is logged and removed.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export class EventBus {
+  private readonly kernel: Kernel
+  private readonly hooks = new Set<Hook>()
+  private readonly subscribers = new Set<Subscriber>()
+  private seq = 0
+
+  constructor(kernel: Kernel) {
+    this.kernel = kernel
+  }
+
+  /** Whether anybody listens: ask before making an event. */
+  get observed(): boolean {
+    return this.hooks.size > 0 || this.subscribers.size > 0
+  }
+
+  emit<Tag extends keyof EventMap>(tag: Tag, node: Node, body: Body<Tag>): void {
+    const event = this.stamp(tag, node, body)
+    for (const hook of this.hooks) this.tell(hook, event)
+    for (const subscriber of this.subscribers) this.offer(subscriber, event)
+  }
+
+  instrument(hook: Hook): () => void {
+    this.hooks.add(hook)
+    return () => this.hooks.delete(hook)
+  }
+
+  /** The events from the moment the stream is run. */
+  get stream(): Stream.Stream<OrchestratorEvent> {
+    return Stream.unwrap(Effect.map(
+      Effect.acquireRelease(
+        Effect.map(Queue.sliding<OrchestratorEvent>(streamCapacity), (queue) => {
+          const subscriber: Subscriber = { queue, dropped: 0 }
+          this.subscribers.add(subscriber)
+          return subscriber
+        }),
+        (subscriber) => Effect.sync(() => this.subscribers.delete(subscriber))
+      ),
+      (subscriber) => Stream.fromQueue(subscriber.queue)
+    ))
+  }
+
+  private stamp<Tag extends keyof EventMap>(tag: Tag, node: Node, body: Body<Tag>): OrchestratorEvent {
+    const event = {
+      _tag: tag,
+      seq: ++this.seq,
+      at: this.kernel.writer.wall(),
+      path: path(node),
+      id: node.id,
+      name: node.name,
+      incarnation: node.incarnation,
+      ...body
+    }
+    // The map's entry for the tag is exactly its base fields and its body, which the compiler cannot put together.
+    return event as unknown as OrchestratorEvent
+  }
+
+  private offer(subscriber: Subscriber, event: OrchestratorEvent): void {
+    const room = streamCapacity - Queue.sizeUnsafe(subscriber.queue)
+    if (room === 0) {
+      subscriber.dropped++
+    } else if (subscriber.dropped > 0 && room > 1) {
+      Queue.offerUnsafe(subscriber.queue, this.stamp("ListenerDropped", this.kernel, { dropped: subscriber.dropped }))
+      subscriber.dropped = 0
+    }
+    Queue.offerUnsafe(subscriber.queue, event)
+  }
+
+  private tell(hook: Hook, event: OrchestratorEvent): void {
+    try {
+      hook(event)
+    } catch (defect) {
+      this.hooks.delete(hook)
+      Effect.runForkWith(this.kernel.context)(
+        Effect.logError("an instrumentation hook threw and was removed", defect)
+      )
+    }
+  }
+}

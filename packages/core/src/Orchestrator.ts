@@ -1,0 +1,384 @@
+/**
+ * The root of a tree of routines: it forks them, lists them, tells what happens, and stops them.
+ *
+ * There is one orchestrator in a program, provided by one layer at its root. Everything forked with it is named,
+ * registered before it runs, and stopped when the orchestrator is: nothing outlives it unseen.
+ *
+ * **Example** (A tree of two routines, and how it is stopped)
+ *
+ * ```ts import.meta.vitest
+ * import { Orchestrator } from "@effect-orchestra/core"
+ * import { Effect } from "effect"
+ *
+ * const program = Effect.gen(function*() {
+ *   yield* Orchestrator.fork(Effect.never, { name: "poller" })
+ *   yield* Orchestrator.fork(Effect.never, { name: "poller" })
+ *   const before = yield* Orchestrator.list
+ *   const report = yield* Orchestrator.shutdown()
+ *   return { paths: before.map((routine) => routine.path), clean: report.clean, stopped: report.stopped }
+ * })
+ *
+ * const { clean, paths, stopped } = await Effect.runPromise(program.pipe(Effect.provide(Orchestrator.layer)))
+ * paths // => ["/orchestra/poller", "/orchestra/poller#r-2"]
+ * clean // => true
+ * stopped // => 2
+ * ```
+ *
+ * @since 0.1.0
+ */
+import * as Cause from "effect/Cause"
+import * as Context from "effect/Context"
+import * as Deferred from "effect/Deferred"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
+import * as Scope from "effect/Scope"
+import type * as Stream from "effect/Stream"
+import { NotReady, OrchestratorClosed, type SupervisorFailure } from "./CoreError.ts"
+import type { OrchestratorEvent } from "./Event.ts"
+import { type Failure, type Hook, Kernel, type Node, path, tree } from "./Kernel.ts"
+import { Current, type Routine, type RoutineOptions, RoutineRecord } from "./Routine.ts"
+import * as Shutdown from "./Shutdown.ts"
+import type { NodeSnapshot, RoutineSnapshot, TemplateStats, TreeSnapshot } from "./Snapshot.ts"
+
+/**
+ * Where an orchestrator stands: it takes routines, is stopping them, or has stopped them.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Status = "open" | "closing" | "closed"
+
+/**
+ * How an orchestrator is made.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface OrchestratorOptions {
+  /** The first segment of every path. Default `"orchestra"`. */
+  readonly name?: string | undefined
+  /** The budget of a shutdown that is not given one. */
+  readonly shutdown?: Shutdown.ShutdownBudget | undefined
+}
+
+/**
+ * The progress of a shutdown: its phase, and how many routines still run.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface ShutdownProgress {
+  readonly phase: Shutdown.Phase | undefined
+  readonly remaining: number
+}
+
+/**
+ * The orchestrator of a program.
+ *
+ * @category services
+ * @since 0.1.0
+ */
+export class Orchestrator extends Context.Service<Orchestrator, {
+  readonly name: string
+  /** What supervisors and other kinds of node build on. */
+  readonly kernel: Kernel
+  /** Whether it takes routines. */
+  readonly status: Effect.Effect<Status>
+  /** A routine by its id, while it is live or abandoned. */
+  readonly get: (id: string) => Effect.Effect<Option.Option<RoutineSnapshot>>
+  /** Any node by its path. */
+  readonly find: (path: string) => Effect.Effect<Option.Option<NodeSnapshot>>
+  /** The live routines, in the order they were forked. */
+  readonly list: Effect.Effect<ReadonlyArray<RoutineSnapshot>>
+  /** Everything, from the orchestrator down. */
+  readonly tree: Effect.Effect<TreeSnapshot>
+  /** Every node without its nesting, parents before their children. */
+  readonly snapshot: Effect.Effect<ReadonlyArray<NodeSnapshot>>
+  /** Counts by template name, kept as things happen: reading them visits no routine. */
+  readonly stats: Effect.Effect<ReadonlyArray<TemplateStats>>
+  /** What happens from now on. A stream that lags more than 1,024 events loses the oldest and is told how many. */
+  readonly events: Stream.Stream<OrchestratorEvent>
+  /** Tells a function of every event, synchronously and in order, while the scope is open. One that throws is removed. */
+  readonly instrument: (hook: Hook) => Effect.Effect<void, never, Scope.Scope>
+  /** Fails when a supervisor without a parent gives up. Else it never ends. */
+  readonly fatal: Effect.Effect<never, SupervisorFailure>
+  /** Stops every routine within `budget`; the orchestrator stays open and nothing is restarted. */
+  readonly interruptAll: (budget?: Shutdown.ShutdownBudget) => Effect.Effect<Shutdown.ShutdownReport>
+  /**
+   * Stops everything within `budget` and takes no new routine. Concurrent calls share one result. A call after a
+   * shutdown that left something running tries again.
+   */
+  readonly shutdown: (budget?: Shutdown.ShutdownBudget) => Effect.Effect<Shutdown.ShutdownReport>
+  /** How far a shutdown has come. */
+  readonly shutdownProgress: Effect.Effect<ShutdownProgress>
+}>()("@effect-orchestra/core/Orchestrator") {
+  /**
+   * An orchestrator with the defaults. Closing the layer shuts it down.
+   *
+   * @category layers
+   * @since 0.1.0
+   */
+  static readonly layer: Layer.Layer<Orchestrator> = Layer.effect(this, Effect.suspend(() => make({})))
+
+  /**
+   * An orchestrator with options. Call it once: every call makes another orchestrator.
+   *
+   * @category layers
+   * @since 0.1.0
+   */
+  static layerWith(options: OrchestratorOptions): Layer.Layer<Orchestrator> {
+    return Layer.effect(this, Effect.suspend(() => make(options)))
+  }
+
+  /**
+   * Forks a routine that the orchestrator owns, and returns at once; with `awaitReady` when it is ready. It is
+   * registered before its first instruction, and starts immediately. Of the caller's context it inherits neither the
+   * scope, which is its own, nor the span. Fails with `OrchestratorClosed` when shutdown has begun, and with
+   * `NotReady` (and the routine is stopped) when `awaitReady` is not met.
+   *
+   * @category operations
+   * @since 0.1.0
+   */
+  static fork<A, E, R>(
+    effect: Effect.Effect<A, E, R>,
+    options: RoutineOptions & { readonly awaitReady: true }
+  ): Effect.Effect<Routine<A, E>, OrchestratorClosed | NotReady, Exclude<R, Scope.Scope> | Orchestrator>
+  static fork<A, E, R>(
+    effect: Effect.Effect<A, E, R>,
+    options?: RoutineOptions
+  ): Effect.Effect<Routine<A, E>, OrchestratorClosed, Exclude<R, Scope.Scope> | Orchestrator>
+  static fork<A, E, R>(
+    effect: Effect.Effect<A, E, R>,
+    options: RoutineOptions = {}
+  ): Effect.Effect<Routine<A, E>, any, Exclude<R, Scope.Scope> | Orchestrator> {
+    return Effect.withFiber((fiber) => {
+      const { kernel } = Context.getUnsafe(fiber.context, Orchestrator)
+      return forkUnder(kernel, kernel, provided(effect), fiber.context, options)
+    })
+  }
+
+  /**
+   * The same as `fork`, owned by the caller's scope: closing the scope stops the routine. Within the layer of a
+   * supervised child it stands below that child and is linked to it: its failure fails the child, with its cause.
+   *
+   * @category operations
+   * @since 0.1.0
+   */
+  static forkScoped<A, E, R>(
+    effect: Effect.Effect<A, E, R>,
+    options: RoutineOptions & { readonly awaitReady: true }
+  ): Effect.Effect<Routine<A, E>, OrchestratorClosed | NotReady, R | Scope.Scope | Orchestrator>
+  static forkScoped<A, E, R>(
+    effect: Effect.Effect<A, E, R>,
+    options?: RoutineOptions
+  ): Effect.Effect<Routine<A, E>, OrchestratorClosed, R | Scope.Scope | Orchestrator>
+  static forkScoped<A, E, R>(
+    effect: Effect.Effect<A, E, R>,
+    options: RoutineOptions = {}
+  ): Effect.Effect<Routine<A, E>, any, R | Scope.Scope | Orchestrator> {
+    return Effect.withFiber((fiber) => {
+      const { kernel } = Context.getUnsafe(fiber.context, Orchestrator)
+      const owner = fiber.getRef(Current)
+      return Effect.flatMap(
+        Scope.fork(Context.getUnsafe(fiber.context, Scope.Scope)),
+        (scope) => forkUnder(kernel, owner ?? kernel, provided(effect), fiber.context, options, { scope, linkedTo: owner })
+      )
+    })
+  }
+
+  /** `list` of the orchestrator in the context. */
+  static readonly list = Effect.flatMap(this, (orchestrator) => orchestrator.list)
+
+  /** `tree` of the orchestrator in the context. */
+  static readonly tree = Effect.flatMap(this, (orchestrator) => orchestrator.tree)
+
+  /** `snapshot` of the orchestrator in the context. */
+  static readonly snapshot = Effect.flatMap(this, (orchestrator) => orchestrator.snapshot)
+
+  /** `stats` of the orchestrator in the context. */
+  static readonly stats = Effect.flatMap(this, (orchestrator) => orchestrator.stats)
+
+  /** `fatal` of the orchestrator in the context. */
+  static readonly fatal = Effect.flatMap(this, (orchestrator) => orchestrator.fatal)
+
+  /** `get` of the orchestrator in the context. */
+  static readonly get = (id: string) => Effect.flatMap(this, (orchestrator) => orchestrator.get(id))
+
+  /** `find` of the orchestrator in the context. */
+  static readonly find = (path: string) => Effect.flatMap(this, (orchestrator) => orchestrator.find(path))
+
+  /** `interruptAll` of the orchestrator in the context. */
+  static readonly interruptAll = (budget?: Shutdown.ShutdownBudget) =>
+    Effect.flatMap(this, (orchestrator) => orchestrator.interruptAll(budget))
+
+  /** `shutdown` of the orchestrator in the context. */
+  static readonly shutdown = (budget?: Shutdown.ShutdownBudget) =>
+    Effect.flatMap(this, (orchestrator) => orchestrator.shutdown(budget))
+}
+
+/** What the effect requires stands in the context that it is forked with. */
+const provided = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E> => effect as Effect.Effect<A, E>
+
+interface Owned {
+  readonly scope: Scope.Closeable
+  readonly linkedTo: RoutineRecord | undefined
+}
+
+const forkUnder = <A, E>(
+  kernel: Kernel,
+  owner: Node,
+  effect: Effect.Effect<A, E>,
+  context: Context.Context<never>,
+  options: RoutineOptions,
+  owned?: Owned
+): Effect.Effect<Routine<A, E>, OrchestratorClosed | NotReady> => {
+  if (kernel.closing !== "open") {
+    return Effect.fail(new OrchestratorClosed({ orchestrator: kernel.name, state: kernel.closing }))
+  }
+  const record = new RoutineRecord(kernel, owner, options)
+  record.start(effect, context, { readyNow: options.ready !== "signal" })
+  const routine = record as Routine<A, E>
+  const forked = owned === undefined ? Effect.succeed(routine) : Effect.as(hold(record, owned), routine)
+  return options.awaitReady === true ? Effect.andThen(forked, untilReady(record, options)) : forked
+}
+
+/** The scope stops the routine; the end of the routine frees the scope of it, and fails what it is linked to. */
+const hold = (record: RoutineRecord, { linkedTo, scope }: Owned): Effect.Effect<void> =>
+  Effect.andThen(
+    Scope.addFinalizer(
+      scope,
+      Effect.suspend(() => record.stop(Shutdown.limits({}, record.kernel.writer.now())) ?? Effect.void)
+    ),
+    Effect.sync(() => {
+      const released = (exit: Exit.Exit<unknown, unknown>) => {
+        Scope.closeUnsafe(scope, exit)
+        if (linkedTo?.linkForks === true && Exit.isFailure(exit) && !Cause.hasInterruptsOnly(exit.cause)) {
+          record.observed = true
+          linkedTo.failLinked(exit.cause)
+        }
+      }
+      if (record.exit !== undefined) released(record.exit)
+      else record.ended.add(released)
+    })
+  )
+
+const untilReady = (
+  record: RoutineRecord,
+  options: RoutineOptions
+): Effect.Effect<Routine<any, any>, NotReady> =>
+  Effect.gen(function*() {
+    const { writer } = record.kernel
+    const started = writer.now()
+    const within = options.startTimeout === undefined ? Infinity : Duration.toMillis(options.startTimeout)
+    const inTime = yield* Effect.timeoutOption(record.readyOrEnded, within)
+    if (record.isReady) return record
+    record.observed = true
+    const stop = record.stop(Shutdown.limits({}, writer.now()))
+    if (stop !== undefined) yield* stop
+    const reason = Option.isSome(inTime) ? "ended" : "timeout"
+    return yield* new NotReady({ path: path(record), reason, waitedMillis: Math.round(writer.now() - started) })
+  }).pipe(Effect.onInterrupt(() => record.stop(Shutdown.limits({}, record.kernel.writer.now())) ?? Effect.void))
+
+const make = Effect.fnUntraced(function*(options: OrchestratorOptions) {
+  const context = yield* Effect.context<never>()
+  const kernel = new Kernel(options.name ?? "orchestra", Context.omit(Scope.Scope)(context) as Context.Context<never>)
+  let running: Deferred.Deferred<Shutdown.ShutdownReport> | undefined = undefined
+
+  const stopAll = Effect.fnUntraced(function*(budget: Shutdown.ShutdownBudget) {
+    const { writer } = kernel
+    const started = writer.now()
+    const before = routines(kernel).length
+    const limits = Shutdown.limits(budget, started)
+    const failures: Array<Failure> = kernel.failures = []
+    kernel.phase = "ask"
+    const roots = kernel.children === undefined ? [] : [...kernel.children.nodes].reverse()
+    for (let i = 0; i < roots.length; i++) {
+      const stopping = roots[i]?.stop(limits)
+      if (stopping !== undefined) yield* stopping
+      // A hundred thousand routines are stopped in slices, so that the process still answers meanwhile.
+      else if (i % 1000 === 999) yield* Effect.yieldNow
+    }
+    const left = routines(kernel)
+    kernel.phase = left.length === 0 ? undefined : "abandon"
+    kernel.failures = undefined
+    const wall = writer.wall()
+    return {
+      clean: left.length === 0,
+      durationMillis: writer.now() - started,
+      stopped: Math.max(0, before - left.length),
+      stuck: left.map((record) => ({
+        path: path(record),
+        phase: record.isFinal ? "abandon" as const : "interrupt" as const,
+        waitedMillis: wall - record.since
+      })),
+      failures
+    }
+  }, Effect.uninterruptible)
+
+  const shutdown = (budget: Shutdown.ShutdownBudget = options.shutdown ?? {}) =>
+    Effect.suspend(() => {
+      if (running !== undefined) return Deferred.await(running)
+      const deferred = Deferred.makeUnsafe<Shutdown.ShutdownReport>()
+      running = deferred
+      kernel.closing = "closing"
+      kernel.move("stopping")
+      return stopAll(budget).pipe(
+        Effect.onExit((exit) =>
+          Effect.sync(() => {
+            if (Exit.isSuccess(exit) && exit.value.clean) {
+              kernel.closing = "closed"
+              kernel.move("succeeded")
+            }
+            running = undefined
+            Deferred.doneUnsafe(deferred, exit)
+          })
+        ),
+        Effect.forkDetach({ startImmediately: true }),
+        Effect.andThen(Deferred.await(deferred))
+      )
+    })
+
+  yield* Effect.addFinalizer(() => kernel.closing === "closed" ? Effect.void : shutdown())
+
+  return Orchestrator.of({
+    name: kernel.name,
+    kernel,
+    status: Effect.sync(() => kernel.closing),
+    get: (id) =>
+      Effect.sync(() => {
+        const node = kernel.nodes.get(Number(id.slice(2)))
+        return node instanceof RoutineRecord && node.id === id ? Option.some(node.snapshot()) : Option.none()
+      }),
+    find: (wanted) => Effect.sync(() => Option.map(find(kernel, wanted), (node) => node.snapshot())),
+    list: Effect.sync(() => routines(kernel).map((record) => record.snapshot())),
+    tree: Effect.sync(() => tree(kernel)),
+    snapshot: Effect.sync(() => Array.from(walk(kernel), (node) => node.snapshot())),
+    stats: Effect.sync(() => kernel.stats()),
+    events: kernel.bus.stream,
+    instrument: (hook) =>
+      Effect.asVoid(Effect.acquireRelease(
+        Effect.sync(() => kernel.bus.instrument(hook)),
+        (remove) => Effect.sync(remove)
+      )),
+    fatal: Deferred.await(kernel.failed),
+    interruptAll: (budget) => stopAll(budget ?? options.shutdown ?? {}),
+    shutdown,
+    shutdownProgress: Effect.sync(() => ({ phase: kernel.phase, remaining: routines(kernel).length }))
+  })
+})
+
+const routines = (kernel: Kernel): ReadonlyArray<RoutineRecord> =>
+  Array.from(kernel.nodes.values()).filter((node) => node instanceof RoutineRecord)
+
+const walk = function*(node: Node): Generator<Node> {
+  yield node
+  if (node.children !== undefined) { for (const child of node.children.nodes) yield* walk(child) }
+}
+
+const find = (kernel: Kernel, wanted: string): Option.Option<Node> => {
+  for (const node of walk(kernel)) if (path(node) === wanted) return Option.some(node)
+  return Option.none()
+}

@@ -1,0 +1,79 @@
+/**
+ * How a tree is stopped: within which budget, and what became of it.
+ *
+ * A shutdown goes through three phases. **ask**: a routine with a drain, or that watches `Routine.stopRequested`, is
+ * told and has up to `grace`; everyone else goes straight to **interrupt**, bounded by its own `shutdown`, else by
+ * `interrupt`. What still runs after that is **abandoned** and named in the report. Roots are stopped in reverse order
+ * of their start, each awaited before the next, and the bounds of each are cut to what is left of the whole budget.
+ *
+ * @since 0.1.0
+ */
+import * as Duration from "effect/Duration"
+import * as Schema from "effect/Schema"
+import type { StopLimits } from "./Kernel.ts"
+
+/**
+ * How long a shutdown may take: `grace` for those who asked to drain, then `interrupt` for the rest. Both default to
+ * 5 seconds; the whole takes at most their sum.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface ShutdownBudget {
+  readonly grace?: Duration.Input | undefined
+  readonly interrupt?: Duration.Input | undefined
+}
+
+/**
+ * The phases of a shutdown.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export const Phase = Schema.Literals(["ask", "interrupt", "abandon"])
+
+/** @since 0.1.0 */
+export type Phase = typeof Phase.Type
+
+/**
+ * What came of a shutdown. `clean` when nothing was left running; `stuck` names everything that was, down to the last
+ * nested routine; `failures` names what failed while it was stopped. Durations in milliseconds.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export const ShutdownReport = Schema.Struct({
+  clean: Schema.Boolean,
+  durationMillis: Schema.Finite,
+  stopped: Schema.Int,
+  stuck: Schema.Array(Schema.Struct({ path: Schema.String, phase: Phase, waitedMillis: Schema.Finite })),
+  failures: Schema.Array(Schema.Struct({ path: Schema.String, message: Schema.String }))
+})
+
+/** @since 0.1.0 */
+export type ShutdownReport = typeof ShutdownReport.Type
+
+/**
+ * The budget in milliseconds, with its defaults, from the monotonic time `now`.
+ *
+ * @category getters
+ * @since 0.1.0
+ */
+export const limits = (budget: ShutdownBudget, now: number): StopLimits => {
+  const grace = Duration.toMillis(budget.grace ?? "5 seconds")
+  const interrupt = Duration.toMillis(budget.interrupt ?? "5 seconds")
+  return { grace, interrupt, deadline: now + grace + interrupt }
+}
+
+/**
+ * The report as lines for a person: one for the whole, one for each routine that is stuck.
+ *
+ * @category getters
+ * @since 0.1.0
+ */
+export const format = (report: ShutdownReport): string => {
+  const head = `stopped ${report.stopped} in ${Math.round(report.durationMillis)} ms`
+  const stuck = report.stuck.map((entry) => `  stuck: ${entry.path}, waited ${Math.round(entry.waitedMillis)} ms`)
+  const failures = report.failures.map((entry) => `  failed: ${entry.path}: ${entry.message}`)
+  return [report.clean ? head : `${head}, ${report.stuck.length} left running`, ...stuck, ...failures].join("\n")
+}

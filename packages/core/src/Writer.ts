@@ -1,0 +1,275 @@
+/**
+ * The single writer of one orchestrator: a synchronous trampoline, and the one queue of deadlines.
+ *
+ * Whoever wants the tree to change enqueues a job; who finds the writer idle drains it. Jobs never wait: work that
+ * takes time is a fiber or a deadline whose end is another job. Wake-ups of user fibers (`await`, `join`, a slot of a
+ * group) and starts go to a second queue that runs when no decision is left, and never nested: waking a fiber runs its
+ * program on the spot, and a chain of wake-ups nested on the JavaScript stack aborts Node at some 770 links.
+ *
+ * For packages that add their own kind of node; programs do not need it.
+ *
+ * @stability unstable
+ * @since 0.1.0
+ */
+import * as Clock from "effect/Clock"
+import * as Context from "effect/Context"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import type * as Fiber from "effect/Fiber"
+import * as Scheduler from "effect/Scheduler"
+
+/**
+ * Something for the writer to do, at once and without waiting.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Job {
+  run(): void
+}
+
+/**
+ * A moment to do something at, unless it is cancelled first.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Deadline extends Job {
+  readonly at: number
+  readonly order: number
+  cancelled: boolean
+}
+
+/** After so many jobs the rest waits for the next turn of the scheduler, so that a storm cannot hold the loop. */
+const jobsPerTurn = 512
+
+/**
+ * The writer. `now` is the monotonic clock in milliseconds, `wall` the time of day.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export class Writer {
+  readonly context: Context.Context<never>
+  readonly clock: Clock.Clock
+  private readonly dispatcher: Scheduler.SchedulerDispatcher
+  private decisions = new Fifo()
+  private wakes = new Fifo()
+  private draining = false
+  private scheduled = false
+  private depth = 0
+  private order = 0
+  private readonly deadlines = new Deadlines()
+  private sleeper: { readonly fiber: Fiber.Fiber<void>; readonly until: number } | undefined = undefined
+
+  constructor(context: Context.Context<never>) {
+    this.context = context
+    this.clock = Context.get(context, Clock.Clock)
+    this.dispatcher = Context.get(context, Scheduler.Scheduler).makeDispatcher()
+  }
+
+  now(): number {
+    return Number(this.clock.monotonicTimeNanosUnsafe()) / 1_000_000
+  }
+
+  wall(): number {
+    return this.clock.currentTimeMillisUnsafe()
+  }
+
+  /** Runs a decision: now if the writer is idle, else after the ones before it. */
+  submit(job: Job): void {
+    this.decisions.push(job)
+    this.drain()
+  }
+
+  /** Runs a wake-up or a start once no decision is left. */
+  wake(job: Job): void {
+    this.wakes.push(job)
+    this.drain()
+  }
+
+  /** Runs a decision in the next turn of the scheduler, when what happens "at the same time" is all known. */
+  nextTurn(job: Job): void {
+    this.dispatcher.scheduleTask(() => this.submit(job), 0)
+  }
+
+  /** Starts a fiber at once; beyond 32 starts within starts it begins in the next turn instead. */
+  start<A, E, R>(context: Context.Context<R>, effect: Effect.Effect<A, E, R>): Fiber.Fiber<A, E> {
+    if (this.depth >= 32) return Effect.runForkWith(context)(Effect.andThen(Effect.yieldNow, effect))
+    this.depth++
+    const fiber = Effect.runForkWith(context)(effect)
+    this.depth--
+    return fiber
+  }
+
+  /** Runs a decision `millis` from now. Never, when `millis` is infinite. */
+  after(millis: number, job: Job): Deadline {
+    const deadline: Deadline = { at: this.now() + millis, order: ++this.order, cancelled: false, run: () => job.run() }
+    if (millis === Infinity) return deadline
+    this.deadlines.push(deadline)
+    this.arm()
+    return deadline
+  }
+
+  cancel(deadline: Deadline | undefined): void {
+    if (deadline === undefined || deadline.cancelled) return
+    deadline.cancelled = true
+    this.deadlines.forget()
+    if (this.deadlines.live === 0) this.arm()
+  }
+
+  private drain(): void {
+    if (this.draining || this.scheduled) return
+    this.draining = true
+    try {
+      let count = 0
+      let job: Job | undefined
+      while ((job = this.decisions.shift() ?? this.wakes.shift()) !== undefined) {
+        job.run()
+        if (++count >= jobsPerTurn && (this.decisions.length > 0 || this.wakes.length > 0)) {
+          this.scheduled = true
+          this.dispatcher.scheduleTask(this.resume, 0)
+          break
+        }
+      }
+    } finally {
+      this.draining = false
+    }
+  }
+
+  private readonly resume = () => {
+    this.scheduled = false
+    this.drain()
+  }
+
+  /** Keeps exactly one fiber asleep, until the next deadline; none when there is none. */
+  private arm(): void {
+    const next = this.deadlines.peek()
+    if (next === undefined) {
+      this.sleeper?.fiber.interruptUnsafe()
+      this.sleeper = undefined
+      return
+    }
+    if (this.sleeper !== undefined) {
+      if (this.sleeper.until <= next.at) return
+      this.sleeper.fiber.interruptUnsafe()
+    }
+    // A timer may fire a fraction of a millisecond early, and so never asks for less than one.
+    const sleep = this.clock.sleep(Duration.millis(Math.max(1, Math.ceil(next.at - this.now()))))
+    const fiber = Effect.runForkWith(this.context)(sleep)
+    const sleeper = { fiber, until: next.at }
+    this.sleeper = sleeper
+    fiber.addObserver(() => {
+      if (this.sleeper !== sleeper) return
+      this.sleeper = undefined
+      const now = this.now()
+      for (let due = this.deadlines.peek(); due !== undefined && due.at <= now; due = this.deadlines.peek()) {
+        this.deadlines.pop()
+        due.cancelled = true
+        this.submit(due)
+      }
+      this.arm()
+    })
+  }
+}
+
+/** First in, first out, without moving what is behind. */
+class Fifo {
+  private items: Array<Job | undefined> = []
+  private head = 0
+
+  get length(): number {
+    return this.items.length - this.head
+  }
+
+  push(job: Job): void {
+    this.items.push(job)
+  }
+
+  shift(): Job | undefined {
+    if (this.head === this.items.length) return undefined
+    const job = this.items[this.head]
+    this.items[this.head++] = undefined
+    if (this.head === this.items.length) {
+      this.items.length = 0
+      this.head = 0
+    } else if (this.head >= 1024 && this.head * 2 >= this.items.length) {
+      this.items = this.items.slice(this.head)
+      this.head = 0
+    }
+    return job
+  }
+}
+
+/** A binary heap by time, then by order of arrival. Cancelled entries stay until they come up or outnumber the live ones. */
+class Deadlines {
+  private heap: Array<Deadline> = []
+  live = 0
+
+  push(deadline: Deadline): void {
+    this.live++
+    this.heap.push(deadline)
+    this.up(this.heap.length - 1)
+  }
+
+  forget(): void {
+    this.live--
+    if (this.heap.length < 64 || this.live * 2 > this.heap.length) return
+    const kept = this.heap.filter((deadline) => !deadline.cancelled)
+    this.heap = []
+    this.live = 0
+    for (const deadline of kept) this.push(deadline)
+  }
+
+  peek(): Deadline | undefined {
+    while (this.heap[0]?.cancelled === true) this.removeTop()
+    return this.heap[0]
+  }
+
+  pop(): void {
+    this.live--
+    this.removeTop()
+  }
+
+  private removeTop(): void {
+    const last = this.heap.pop()
+    if (last === undefined || this.heap.length === 0) return
+    this.heap[0] = last
+    this.down()
+  }
+
+  private up(start: number): void {
+    for (let i = start; i > 0;) {
+      const parent = (i - 1) >> 1
+      if (!this.before(i, parent)) return
+      this.swap(i, parent)
+      i = parent
+    }
+  }
+
+  private down(): void {
+    for (let i = 0;;) {
+      const left = 2 * i + 1
+      const first = this.before(left + 1, left) ? left + 1 : left
+      if (!this.before(first, i)) return
+      this.swap(i, first)
+      i = first
+    }
+  }
+
+  private before(a: number, b: number): boolean {
+    const x = this.heap[a]
+    const y = this.heap[b]
+    if (x === undefined || y === undefined) return x !== undefined
+    return x.at < y.at || (x.at === y.at && x.order < y.order)
+  }
+
+  private swap(a: number, b: number): void {
+    const { heap } = this
+    const x = heap[a]
+    const y = heap[b]
+    if (x === undefined || y === undefined) return
+    heap[a] = y
+    heap[b] = x
+  }
+}
