@@ -118,6 +118,9 @@ export const StopRequested = Schema.TaggedStruct("StopRequested", baseFields)
 /** The routine reached a final state: it will not run again. */
 export const Stopped = Schema.TaggedStruct("Stopped", { ...baseFields, state: State })
 
+/** The run ignored its interruption for `waitedMillis`. Its supervisor starts the next one only when it has ended. */
+export const Stuck = Schema.TaggedStruct("Stuck", { ...baseFields, waitedMillis: Schema.Finite })
+
 /** The routine ignored its interruption for `waitedMillis` and is no longer waited for. It stays listed. */
 export const Abandoned = Schema.TaggedStruct("Abandoned", { ...baseFields, waitedMillis: Schema.Finite })
 
@@ -140,6 +143,7 @@ export const CoreEvent = Schema.Union([
   BackoffStarted,
   StopRequested,
   Stopped,
+  Stuck,
   Abandoned,
   EndedLate,
   ListenerDropped
@@ -159,6 +163,7 @@ export interface EventMap {
   readonly BackoffStarted: typeof BackoffStarted.Type
   readonly StopRequested: typeof StopRequested.Type
   readonly Stopped: typeof Stopped.Type
+  readonly Stuck: typeof Stuck.Type
   readonly Abandoned: typeof Abandoned.Type
   readonly EndedLate: typeof EndedLate.Type
   readonly ListenerDropped: typeof ListenerDropped.Type

@@ -37,6 +37,8 @@ export interface Node {
   readonly status: State
   /** Whether this node holds its bare name among its siblings; the others get the segment `name#id`. */
   bare: boolean
+  /** Whether it adds no segment to the path: a supervisor that is the child of another lives at its child's path. */
+  readonly transparent?: boolean
   children: Children | undefined
   snapshot(): NodeSnapshot
   stop(limits: StopLimits): Effect.Effect<void> | undefined
@@ -82,6 +84,7 @@ class Children {
  * @since 0.1.0
  */
 export const path = (node: Node): string => {
+  if (node.transparent === true && node.owner !== undefined) return path(node.owner)
   const segment = node.name.includes("/") ? node.name.replaceAll("/", "%2F") : node.name
   const prefix = node.owner === undefined ? "" : path(node.owner)
   return node.bare || node.owner === undefined ? `${prefix}/${segment}` : `${prefix}/${segment}#${node.id}`

@@ -133,11 +133,14 @@ export const join = <A, E>(self: Routine<A, E>): Effect.Effect<A, E> => Effect.f
  * @since 0.1.0
  */
 export const interrupt = <A, E>(self: Routine<A, E>): Effect.Effect<void> =>
-  Effect.suspend(() => {
+  Effect.callback((resume) => {
     const record = recordOf(self)
+    if (record.scope === undefined) return resume(Effect.void)
     record.observed = true
+    // Listens first: a supervisor may have started the next run by the time that the interruption returns.
+    const cancel = record.onRunEnd(() => resume(Effect.void))
     record.interruptRun()
-    return record.runEnded
+    return Effect.sync(cancel)
   })
 
 /**
@@ -537,6 +540,13 @@ export class RoutineRecord implements Routine<any, any>, Scope.Closeable, Node, 
     return Effect.suspend(() => this.stopping ? Effect.void : waitFor(this.askedWaiters ??= new Waiters()))
   }
 
+  /** Calls `listener`, by way of the writer, when the present run has ended. Returns how to take it back. */
+  onRunEnd(listener: () => void): () => void {
+    const waiters = this.runWaiters ??= new Waiters()
+    waiters.add(listener)
+    return () => waiters.delete(listener)
+  }
+
   /** Completes when the present run has ended, finalizers included. */
   get runEnded(): Effect.Effect<void> {
     return Effect.suspend(() => this.scope === undefined ? Effect.void : waitFor(this.runWaiters ??= new Waiters()))
@@ -591,23 +601,26 @@ export class RoutineRecord implements Routine<any, any>, Scope.Closeable, Node, 
     const started = writer.now()
     const own = this.options.shutdown === undefined ? limits.interrupt : Duration.toMillis(this.options.shutdown)
     const bound = Math.max(0, Math.min(own, limits.deadline - started))
+    if (bound === 0) {
+      return Effect.map(Effect.yieldNow, () => {
+        if (this.scope !== undefined && !this.isFinal) missed(0)
+      })
+    }
     return Effect.callback((resume) => {
       if (this.scope === undefined) return resume(Effect.void)
-      const waiters = this.runWaiters ??= new Waiters()
-      const ended = () => {
+      const cancel = this.onRunEnd(() => {
         writer.cancel(deadline)
         resume(Effect.void)
-      }
+      })
       const deadline = writer.after(bound, {
         run: () => {
-          waiters.delete(ended)
+          cancel()
           missed(writer.now() - started)
           writer.wake({ run: () => resume(Effect.void) })
         }
       })
-      waiters.add(ended)
       return Effect.sync(() => {
-        waiters.delete(ended)
+        cancel()
         writer.cancel(deadline)
       })
     })

@@ -111,6 +111,14 @@ export class Writer {
     return deadline
   }
 
+  /** Waits `millis`, on the queue of deadlines. */
+  sleep(millis: number): Effect.Effect<void> {
+    return Effect.callback((resume) => {
+      const deadline = this.after(millis, { run: () => this.wake({ run: () => resume(Effect.void) }) })
+      return Effect.sync(() => this.cancel(deadline))
+    })
+  }
+
   cancel(deadline: Deadline | undefined): void {
     if (deadline === undefined || deadline.cancelled) return
     deadline.cancelled = true
