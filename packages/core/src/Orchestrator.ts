@@ -312,7 +312,7 @@ const make = Effect.fnUntraced(function*(options: OrchestratorOptions) {
       stuck: left.map((record) => ({
         path: path(record),
         phase: record.isFinal ? "abandon" as const : "interrupt" as const,
-        waitedMillis: wall - record.since
+        waitedMillis: record.stopping ? wall - record.stoppingSince : 0
       })),
       failures
     }

@@ -353,8 +353,9 @@ export class RoutineRecord implements Routine<any, any>, Scope.Closeable, Node, 
   /** The same on the monotonic clock, kept where somebody asks how long a run took. */
   startedMono = 0
   isReady = false
-  /** Whether this run was asked to stop. */
+  /** Whether this run was asked to stop, and when (wall clock). */
   stopping = false
+  stoppingSince = 0
   /** Whether it ignored its interruption past its bound. */
   stuck = false
   /** Whether somebody looks at how it ends; else a failure is logged. */
@@ -385,7 +386,8 @@ export class RoutineRecord implements Routine<any, any>, Scope.Closeable, Node, 
     this.keeper = keeper
     this.observed = keeper !== undefined
     this.template = kernel.template(this.name)
-    this.since = kernel.writer.wall()
+    // A routine that starts at once is pending for no time that anybody could see.
+    this.since = keeper === undefined ? 0 : kernel.writer.wall()
     this.template.move(undefined, this.status)
     kernel.add(this.number, this)
     if (kernel.bus.observed) kernel.bus.emit("Forked", this, {})
@@ -414,11 +416,11 @@ export class RoutineRecord implements Routine<any, any>, Scope.Closeable, Node, 
     this.linked = undefined
     this.linkForks = options.linkForks === true
     this.nextStartAt = undefined
-    this.startedAt = writer.wall()
+    const now = this.startedAt = writer.wall()
     if (this.keeper !== undefined || bus.observed) this.startedMono = writer.now()
     this.template.starts++
-    if (options.readyNow) this.markReady()
-    else this.move("starting")
+    if (options.readyNow) this.markReady(now)
+    else this.move("starting", now)
     const run = Context.add(Context.add(withoutSpan(context), Scope.Scope, this.scope), Current, this)
     const fiber = writer.start(
       run,
@@ -436,10 +438,10 @@ export class RoutineRecord implements Routine<any, any>, Scope.Closeable, Node, 
   }
 
   /** The present run is ready. */
-  markReady(): void {
+  markReady(now = this.kernel.writer.wall()): void {
     if (this.isReady || this.scope === undefined || this.fiberExit !== undefined) return
     this.isReady = true
-    if (!this.stopping) this.move("running")
+    if (!this.stopping) this.move("running", now)
     if (this.kernel.bus.observed) this.kernel.bus.emit("Ready", this, {})
     this.keeper?.ready(this)
     this.readyWaiters?.wake(this.kernel.writer, undefined)
@@ -514,10 +516,10 @@ export class RoutineRecord implements Routine<any, any>, Scope.Closeable, Node, 
     Effect.runForkWith(this.kernel.context)(Effect.logError(`${path(this)} failed and nobody awaits it`, cause))
   }
 
-  move(to: State): void {
+  move(to: State, now = this.kernel.writer.wall()): void {
     this.template.move(this.status, to)
     this.status = to
-    this.since = this.kernel.writer.wall()
+    this.since = now
   }
 
   /** Makes this run fail with the cause of a routine that it relies on. */
@@ -574,6 +576,7 @@ export class RoutineRecord implements Routine<any, any>, Scope.Closeable, Node, 
     if (!this.stopping) {
       this.stopping = true
       this.move("stopping")
+      this.stoppingSince = this.since
       if (this.kernel.bus.observed) this.kernel.bus.emit("StopRequested", this, {})
       this.askedWaiters?.wake(this.kernel.writer, undefined)
     }
@@ -671,10 +674,10 @@ const variance = { _A: (_: never): any => _, _E: (_: never): any => _ }
 // Every routine is made by this module; the interface hides what only the tree may touch.
 const recordOf = (self: Routine<unknown, unknown>): RoutineRecord => self as RoutineRecord
 
-const withoutSpan = <R>(context: Context.Context<R>): Context.Context<R> =>
-  Context.getOrUndefined(context, Tracer.ParentSpan) === undefined
+const withoutSpan = (context: Context.Context<never>): Context.Context<never> =>
+  Context.getOrUndefinedUnsafe(context, Tracer.ParentSpanKey) === undefined
     ? context
-    : Context.omit(Tracer.ParentSpan)(context) as Context.Context<R>
+    : Context.omit(Tracer.ParentSpan)(context) as Context.Context<never>
 
 const failed = (exit: Exit.Exit<unknown, unknown>): exit is Exit.Failure<unknown, unknown> =>
   Exit.isFailure(exit) && !Cause.hasInterruptsOnly(exit.cause)
