@@ -1,13 +1,16 @@
 /** The test projects, one for each package, named like their folders. */
-const project = (name: string) => ({
+const project = (name: string, options = {}) => ({
   extends: true as const,
-  test: { name, root: `packages/${name}`, include: ["test/**/*.test.ts"] }
+  test: { name, root: `packages/${name}`, include: ["test/**/*.test.ts"], ...options }
 })
+
+// These start real processes and look at real clocks: one file at a time, when all others are done.
+const alone = { fileParallelism: false, sequence: { groupOrder: 1 } }
 
 export default [
   project("core"),
   project("supervisor"),
   project("observability"),
-  project("examples"),
-  project("benchmarks")
+  project("examples", alone),
+  project("benchmarks", alone)
 ]
