@@ -1,6 +1,6 @@
 /** Row 1: forking a routine and awaiting it, against raw `forkIn` and `Fiber.await`. */
 import { Orchestrator, Routine } from "@effect-orchestra/core"
-import { Effect, Fiber, Scope } from "effect"
+import { Effect, Fiber, type Scope } from "effect"
 import type { Row } from "./Bench.ts"
 
 const bodies = [

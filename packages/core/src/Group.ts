@@ -40,7 +40,7 @@ import type * as Scope from "effect/Scope"
 import type { Health, State } from "./Event.ts"
 import { Kernel, type Node, path, type StopLimits } from "./Kernel.ts"
 import { Orchestrator } from "./Orchestrator.ts"
-import { Current, type Keeper, type Routine, type RoutineOptions, RoutineRecord, waitFor, Waiters } from "./Routine.ts"
+import { Current, type Keeper, type Routine, type RoutineOptions, RoutineRecord, Waiters, waitFor } from "./Routine.ts"
 import type { GroupSnapshot } from "./Snapshot.ts"
 
 const TypeId = "~effect-orchestra/core/Group"
@@ -66,10 +66,10 @@ export interface Task<out A, out E> {
 }
 
 /** @since 0.1.0 */
-export type TaskError<R> = R extends Task<any, infer E> ? E : never
+export type TaskError<R> = R extends Task<unknown, infer E> ? E : never
 
 /** @since 0.1.0 */
-export type WithoutTasks<R> = Exclude<R, Task<any, any>>
+export type WithoutTasks<R> = Exclude<R, Task<unknown, unknown>>
 
 /**
  * How a group is run.

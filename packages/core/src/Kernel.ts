@@ -10,7 +10,7 @@
  * @since 0.1.0
  */
 import type * as Cause from "effect/Cause"
-import * as Context from "effect/Context"
+import type * as Context from "effect/Context"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Queue from "effect/Queue"
@@ -240,11 +240,6 @@ export const tree = (node: Node): TreeSnapshot => ({
  */
 export type Hook = (event: OrchestratorEvent) => void
 
-interface Subscriber {
-  readonly queue: Queue.Queue<OrchestratorEvent>
-  dropped: number
-}
-
 /** How many events a stream may lag behind before it loses the oldest. */
 const streamCapacity = 1024
 
@@ -258,7 +253,7 @@ const streamCapacity = 1024
 export class EventBus {
   private readonly kernel: Kernel
   private readonly hooks = new Set<Hook>()
-  private readonly subscribers = new Set<Subscriber>()
+  private readonly subscribers = new Set<Queue.Queue<OrchestratorEvent>>()
   private seq = 0
 
   constructor(kernel: Kernel) {
@@ -271,9 +266,9 @@ export class EventBus {
   }
 
   emit<Tag extends keyof EventMap>(tag: Tag, node: Node, body: Body<Tag>): void {
-    const event = this.stamp(tag, node, body)
+    const event = this.stamp(tag, node, ++this.seq, body)
     for (const hook of this.hooks) this.tell(hook, event)
-    for (const subscriber of this.subscribers) this.offer(subscriber, event)
+    for (const subscriber of this.subscribers) Queue.offerUnsafe(subscriber, event)
   }
 
   instrument(hook: Hook): () => void {
@@ -281,25 +276,32 @@ export class EventBus {
     return () => this.hooks.delete(hook)
   }
 
-  /** The events from the moment the stream is run. */
+  /** The events from the moment the stream is run. A gap in their numbers is what the stream was too slow for. */
   get stream(): Stream.Stream<OrchestratorEvent> {
     return Stream.unwrap(Effect.map(
       Effect.acquireRelease(
-        Effect.map(Queue.sliding<OrchestratorEvent>(streamCapacity), (queue) => {
-          const subscriber: Subscriber = { queue, dropped: 0 }
-          this.subscribers.add(subscriber)
-          return subscriber
-        }),
-        (subscriber) => Effect.sync(() => this.subscribers.delete(subscriber))
+        Effect.tap(
+          Queue.sliding<OrchestratorEvent>(streamCapacity),
+          (queue) => Effect.sync(() => this.subscribers.add(queue))
+        ),
+        (queue) => Effect.sync(() => this.subscribers.delete(queue))
       ),
-      (subscriber) => Stream.fromQueue(subscriber.queue)
+      (queue) =>
+        Stream.mapAccum(Stream.fromQueue(queue), () => this.seq, (last, event) => {
+          const dropped = event.seq - last - 1
+          return [event.seq, dropped === 0 ? [event] : [this.dropped(event.seq - 1, dropped), event]]
+        })
     ))
   }
 
-  private stamp<Tag extends keyof EventMap>(tag: Tag, node: Node, body: Body<Tag>): OrchestratorEvent {
+  private dropped(seq: number, dropped: number): OrchestratorEvent {
+    return this.stamp("ListenerDropped", this.kernel, seq, { dropped })
+  }
+
+  private stamp<Tag extends keyof EventMap>(tag: Tag, node: Node, seq: number, body: Body<Tag>): OrchestratorEvent {
     const event = {
       _tag: tag,
-      seq: ++this.seq,
+      seq,
       at: this.kernel.writer.wall(),
       path: path(node),
       id: node.id,
@@ -309,17 +311,6 @@ export class EventBus {
     }
     // The map's entry for the tag is exactly its base fields and its body, which the compiler cannot put together.
     return event as unknown as OrchestratorEvent
-  }
-
-  private offer(subscriber: Subscriber, event: OrchestratorEvent): void {
-    const room = streamCapacity - Queue.sizeUnsafe(subscriber.queue)
-    if (room === 0) {
-      subscriber.dropped++
-    } else if (subscriber.dropped > 0 && room > 1) {
-      Queue.offerUnsafe(subscriber.queue, this.stamp("ListenerDropped", this.kernel, { dropped: subscriber.dropped }))
-      subscriber.dropped = 0
-    }
-    Queue.offerUnsafe(subscriber.queue, event)
   }
 
   private tell(hook: Hook, event: OrchestratorEvent): void {

@@ -108,7 +108,8 @@ const main = <A, E>(program: Effect.Effect<A, E, Orchestrator>, options: RunOpti
   Runtime.makeRunMain(({ fiber, teardown }) => {
     const stop = Effect.gen(function*() {
       const started = process.uptime()
-      const report = yield* orchestrator?.shutdown({ grace: grace / 2, interrupt: grace / 2 }) ?? Effect.succeed(undefined)
+      const report = yield* orchestrator?.shutdown({ grace: grace / 2, interrupt: grace / 2 }) ??
+        Effect.succeed(undefined)
       if (report !== undefined && !report.clean) yield* Console.error(Shutdown.format(report))
       fiber.interruptUnsafe()
       const left = Math.max(500, grace - (process.uptime() - started) * 1000)

@@ -153,7 +153,7 @@ export class Orchestrator extends Context.Service<Orchestrator, {
   static fork<A, E, R>(
     effect: Effect.Effect<A, E, R>,
     options: RoutineOptions = {}
-  ): Effect.Effect<Routine<A, E>, any, Exclude<R, Scope.Scope> | Orchestrator> {
+  ): Effect.Effect<Routine<A, E>, OrchestratorClosed | NotReady, Exclude<R, Scope.Scope> | Orchestrator> {
     return Effect.withFiber((fiber) => {
       const { kernel } = Context.getUnsafe(fiber.context, Orchestrator)
       return forkUnder(kernel, kernel, provided(effect), fiber.context, options)
@@ -178,13 +178,14 @@ export class Orchestrator extends Context.Service<Orchestrator, {
   static forkScoped<A, E, R>(
     effect: Effect.Effect<A, E, R>,
     options: RoutineOptions = {}
-  ): Effect.Effect<Routine<A, E>, any, R | Scope.Scope | Orchestrator> {
+  ): Effect.Effect<Routine<A, E>, OrchestratorClosed | NotReady, R | Scope.Scope | Orchestrator> {
     return Effect.withFiber((fiber) => {
       const { kernel } = Context.getUnsafe(fiber.context, Orchestrator)
       const owner = fiber.getRef(Current)
       return Effect.flatMap(
         Scope.fork(Context.getUnsafe(fiber.context, Scope.Scope)),
-        (scope) => forkUnder(kernel, owner ?? kernel, provided(effect), fiber.context, options, { scope, linkedTo: owner })
+        (scope) =>
+          forkUnder(kernel, owner ?? kernel, provided(effect), fiber.context, options, { scope, linkedTo: owner })
       )
     })
   }
@@ -240,7 +241,7 @@ const forkUnder = <A, E>(
   }
   const record = new RoutineRecord(kernel, owner, options)
   record.start(effect, context, { readyNow: options.ready !== "signal" })
-  const routine = record as Routine<A, E>
+  const routine: Routine<A, E> = record
   const forked = owned === undefined ? Effect.succeed(routine) : Effect.as(hold(record, owned), routine)
   return options.awaitReady === true ? Effect.andThen(forked, untilReady(record, options)) : forked
 }
@@ -268,7 +269,7 @@ const hold = (record: RoutineRecord, { linkedTo, scope }: Owned): Effect.Effect<
 const untilReady = (
   record: RoutineRecord,
   options: RoutineOptions
-): Effect.Effect<Routine<any, any>, NotReady> =>
+): Effect.Effect<RoutineRecord, NotReady> =>
   Effect.gen(function*() {
     const { writer } = record.kernel
     const started = writer.now()

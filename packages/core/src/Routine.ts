@@ -325,7 +325,7 @@ export interface StartOptions {
  * @category models
  * @since 0.1.0
  */
-export class RoutineRecord implements Routine<any, any>, Scope.Closeable, Node, Job {
+export class RoutineRecord implements Routine<never, never>, Scope.Closeable, Node, Job {
   readonly [TypeId] = variance
   readonly "~effect/Scope" = "~effect/Scope"
   readonly "~effect/Scope/Closeable" = "~effect/Scope/Closeable"
@@ -368,8 +368,8 @@ export class RoutineRecord implements Routine<any, any>, Scope.Closeable, Node, 
   /** The scope of the present run; undefined between runs. */
   scope: Scope.Closeable | undefined = undefined
   /** The final end. */
-  exit: Exit.Exit<any, any> | undefined = undefined
-  readonly ended = new Waiters<Exit.Exit<any, any>>()
+  exit: Exit.Exit<never, never> | undefined = undefined
+  readonly ended = new Waiters<Exit.Exit<never, never>>()
   private fiberExit: Exit.Exit<unknown, unknown> | undefined = undefined
   private linked: Cause.Cause<unknown> | undefined = undefined
   private runWaiters: Waiters<void> | undefined = undefined
@@ -401,7 +401,7 @@ export class RoutineRecord implements Routine<any, any>, Scope.Closeable, Node, 
     return this.exit !== undefined
   }
 
-  pipe(): any {
+  pipe() {
     return pipeArguments(this, arguments)
   }
 
@@ -498,10 +498,11 @@ export class RoutineRecord implements Routine<any, any>, Scope.Closeable, Node, 
 
   private finish(exit: Exit.Exit<unknown, unknown>, state: State): void {
     const { bus, writer } = this.kernel
-    this.exit = exit
+    // The types of its value and its errors are known to the holders of the routine alone.
+    const end = this.exit = exit as Exit.Exit<never, never>
     this.move(state)
     if (bus.observed) bus.emit("Stopped", this, { state })
-    this.ended.wake(writer, exit)
+    this.ended.wake(writer, end)
     this.readyWaiters?.wake(writer, undefined)
   }
 
@@ -669,13 +670,13 @@ export class RoutineRecord implements Routine<any, any>, Scope.Closeable, Node, 
   }
 }
 
-const variance = { _A: (_: never): any => _, _E: (_: never): any => _ }
+const variance = { _A: (_: never): never => _, _E: (_: never): never => _ }
 
 // Every routine is made by this module; the interface hides what only the tree may touch.
 const recordOf = (self: Routine<unknown, unknown>): RoutineRecord => self as RoutineRecord
 
 const withoutSpan = (context: Context.Context<never>): Context.Context<never> =>
-  Context.getOrUndefinedUnsafe(context, Tracer.ParentSpanKey) === undefined
+  Context.getOrUndefined(context, Tracer.ParentSpan) === undefined
     ? context
     : Context.omit(Tracer.ParentSpan)(context) as Context.Context<never>
 
@@ -734,5 +735,9 @@ const errorType = (error: unknown): string => {
 const maxMessage = 4096
 
 const errorMessage = (error: unknown): string =>
-  (error instanceof Error ? error.message : Predicate.hasProperty(error, "message") ? String(error.message) : String(error))
+  (error instanceof Error
+    ? error.message
+    : Predicate.hasProperty(error, "message")
+    ? String(error.message)
+    : String(error))
     .slice(0, maxMessage)

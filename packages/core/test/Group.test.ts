@@ -37,9 +37,9 @@ describe("Group", () => {
     it.effect("puts the first failure first and what finalizers add behind it", () =>
       Effect.gen(function*() {
         const dying = Effect.never.pipe(Effect.onInterrupt(() => Effect.die("finalizer")))
-        const exit = yield* Effect.exit(Group.run((group) =>
-          Effect.andThen(Group.fork(group, dying), Group.fork(group, Effect.fail("first")))
-        ))
+        const exit = yield* Effect.exit(
+          Group.run((group) => Effect.andThen(Group.fork(group, dying), Group.fork(group, Effect.fail("first"))))
+        )
         assert.isTrue(Exit.isFailure(exit))
         if (Exit.isFailure(exit)) {
           const [first, ...rest] = exit.cause.reasons
@@ -50,9 +50,9 @@ describe("Group", () => {
 
     it.effect("fails when a finalizer of a succeeding task fails", () =>
       Effect.gen(function*() {
-        const exit = yield* Effect.exit(Group.run((group) =>
-          Group.fork(group, Effect.addFinalizer(() => Effect.die("late")))
-        ))
+        const exit = yield* Effect.exit(
+          Group.run((group) => Group.fork(group, Effect.addFinalizer(() => Effect.die("late"))))
+        )
         assert.isTrue(Exit.isFailure(exit) && Cause.hasDies(exit.cause))
       }))
 
@@ -88,8 +88,10 @@ describe("Group", () => {
 
     it.effect("tryFork never waits", () =>
       Effect.gen(function*() {
-        const [first, second] = yield* Group.run((group) =>
-          Effect.all([Group.tryFork(group, Effect.yieldNow), Group.tryFork(group, Effect.yieldNow)]), { concurrency: 1 })
+        const [first, second] = yield* Group.run(
+          (group) => Effect.all([Group.tryFork(group, Effect.yieldNow), Group.tryFork(group, Effect.yieldNow)]),
+          { concurrency: 1 }
+        )
         assert.isTrue(Option.isSome(first) && Option.isNone(second))
       }))
 
@@ -107,13 +109,13 @@ describe("Group", () => {
 
     it.effect("a task that is stopped is no failure, one that a stranger interrupts is", () =>
       Effect.gen(function*() {
-        const stopped = yield* Effect.exit(Group.run((group) =>
-          Effect.flatMap(Group.fork(group, Effect.never), Routine.stop)
-        ))
+        const stopped = yield* Effect.exit(
+          Group.run((group) => Effect.flatMap(Group.fork(group, Effect.never), Routine.stop))
+        )
         assert.deepStrictEqual(stopped, Exit.succeed("stopped" as const))
-        const interrupted = yield* Effect.exit(Group.run((group) =>
-          Effect.flatMap(Group.fork(group, Effect.never), Routine.interrupt)
-        ))
+        const interrupted = yield* Effect.exit(
+          Group.run((group) => Effect.flatMap(Group.fork(group, Effect.never), Routine.interrupt))
+        )
         assert.isTrue(Exit.isFailure(interrupted) && Cause.hasInterruptsOnly(interrupted.cause))
       }))
 
@@ -137,4 +139,3 @@ describe("Group", () => {
       }).pipe(Effect.provide(Orchestrator.layer)))
   })
 })
-

@@ -92,7 +92,7 @@ export interface Child<out Id extends string, out Raw, out E, out R> {
  * @category models
  * @since 0.1.0
  */
-export type Any = Child<string, any, any, any>
+export type Any = Child<string, unknown, unknown, unknown>
 
 const child = <Id extends string, Raw, E, R>(id: Id, body: Body, options: ChildOptions): Child<Id, Raw, E, R> => {
   for (const key of Object.keys(options)) {
@@ -187,14 +187,13 @@ type Visible<S extends Strategy, Seen extends Any> = S extends "one_for_one" ? n
  * @since 0.1.0
  */
 export type Needs<C, S extends Strategy, Seen extends Any = never, R = never> = C extends
-  readonly [infer H extends Any, ...infer T]
-  ? Needs<T, S, Seen | H, R | Exclude<Phantom<H>["R"], Visible<S, Seen>>>
+  readonly [infer H extends Any, ...infer T] ? Needs<T, S, Seen | H, R | Exclude<Phantom<H>["R"], Visible<S, Seen>>>
   : C extends readonly [] ? R
   : C extends ReadonlyArray<Any> ? R | Phantom<C[number]>["R"]
   : R
 
-type CheckOne<H extends Any, S extends Strategy, All extends Any, Seen extends Any> = H["id"] extends
-  Seen["id"] ? DuplicateChildId<H["id"]>
+type CheckOne<H extends Any, S extends Strategy, All extends Any, Seen extends Any> = H["id"] extends Seen["id"] ?
+  DuplicateChildId<H["id"]>
   : [Extract<Exclude<Phantom<H>["R"], Visible<S, Seen>>, Phantom<All>["Raw"]>] extends [never] ? H
   : SiblingNotVisible<Extract<Exclude<Phantom<H>["R"], Visible<S, Seen>>, Phantom<All>["Raw"]>>
 

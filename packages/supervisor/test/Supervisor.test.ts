@@ -2,7 +2,7 @@ import { Orchestrator, Routine } from "@effect-orchestra/core"
 import type { Event } from "@effect-orchestra/core"
 import { Child, Supervisor } from "@effect-orchestra/supervisor"
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Context, Deferred, Effect, Exit, Fiber, Layer, Option, Ref, Schedule } from "effect"
+import { Cause, Context, Deferred, Effect, Exit, Fiber, Layer, Option, Ref, Schedule, type Scope } from "effect"
 import { TestClock } from "effect/testing"
 
 /** A log of what happens, in order. */
@@ -25,8 +25,10 @@ const settle = Effect.gen(function*() {
   for (let i = 0; i < 10; i++) yield* Effect.yieldNow
 })
 
-const states = Effect.map(Orchestrator.list, (routines) =>
-  routines.map((routine) => `${routine.name} ${routine.state} ${routine.incarnation}`))
+const states = Effect.map(
+  Orchestrator.list,
+  (routines) => routines.map((routine) => `${routine.name} ${routine.state} ${routine.incarnation}`)
+)
 
 const record = Effect.gen(function*() {
   const { instrument } = yield* Orchestrator
@@ -35,575 +37,698 @@ const record = Effect.gen(function*() {
   return seen
 })
 
-const test = <A, E>(body: () => Effect.Effect<A, E, Orchestrator | import("effect").Scope.Scope>) => () =>
+const test = <A, E>(body: () => Effect.Effect<A, E, Orchestrator | Scope.Scope>) => () =>
   body().pipe(Effect.provide(Orchestrator.layer))
 
 describe("Supervisor", () => {
   describe("start", () => {
-    it.effect("starts the children in order, each when the one before is ready", test(() =>
-      Effect.gen(function*() {
-        const { lines, write } = journal()
-        const slow = (id: string) =>
-          Effect.gen(function*() {
-            yield* write(`start ${id}`)
-            yield* Effect.sleep("100 millis")
-            yield* write(`ready ${id}`)
-            yield* Routine.ready
-            return yield* Effect.never
-          })
-        const spec = Supervisor.make({
-          name: "app",
-          strategy: "one_for_one",
-          children: [
-            Child.make("a", slow("a"), { awaitReady: true }),
-            Child.make("b", slow("b"), { awaitReady: true }),
-            Child.make("c", slow("c"), { awaitReady: true })
-          ]
-        })
-        const fiber = yield* Effect.forkChild(Supervisor.start(spec), { startImmediately: true })
-        yield* TestClock.adjust("299 millis")
-        assert.isUndefined(fiber.pollUnsafe())
-        yield* TestClock.adjust("1 millis")
-        yield* Fiber.join(fiber)
-        assert.deepStrictEqual(lines, ["start a", "ready a", "start b", "ready b", "start c", "ready c"])
-      })))
-
-    it.effect("stops what has started in reverse order when a child does not start, and says why", test(() =>
-      Effect.gen(function*() {
-        const { lines, write } = journal()
-        const spec = Supervisor.make({
-          name: "app",
-          strategy: "one_for_one",
-          children: [
-            Child.make("a", steerable("a", write).effect),
-            Child.make("b", steerable("b", write).effect),
-            Child.make("c", Effect.andThen(Effect.yieldNow, Effect.fail("no c")), { awaitReady: true }),
-            Child.make("d", steerable("d", write).effect)
-          ]
-        })
-        const failure = yield* Effect.flip(Supervisor.start(spec))
-        assert.strictEqual(failure._tag, "StartFailure")
-        assert.strictEqual(failure.child, "c")
-        assert.deepStrictEqual(Cause.findErrorOption(failure.cause), Option.some("no c"))
-        assert.deepStrictEqual(lines, ["start a", "start b", "stop b", "stop a"])
-        assert.deepStrictEqual(yield* Orchestrator.list, [])
-      })))
-
-    it.effect("fails on time when a child is not ready within its startTimeout, even one that cannot be interrupted", test(() =>
-      Effect.gen(function*() {
-        const { lines, write } = journal()
-        const hung = Layer.effectDiscard(Effect.acquireRelease(Effect.never, () => Effect.void))
-        const spec = Supervisor.make({
-          name: "app",
-          strategy: "rest_for_one",
-          children: [Child.make("a", steerable("a", write).effect), Child.layer("b", hung, { startTimeout: "1 second" })]
-        })
-        const fiber = yield* Effect.forkChild(Effect.flip(Supervisor.start(spec)), { startImmediately: true })
-        yield* TestClock.adjust("999 millis")
-        assert.isUndefined(fiber.pollUnsafe())
-        yield* TestClock.adjust("1 millis")
-        const failure = yield* Fiber.join(fiber)
-        assert.strictEqual(failure.child, "b")
-        assert.include(failure.message, "was not ready within 1000 ms")
-        assert.deepStrictEqual(lines, ["start a", "stop a"])
-        assert.deepStrictEqual(
-          (yield* Orchestrator.list).map(({ health, name, state }) => [name, state, health]),
-          [["b", "abandoned", "stuck"]]
-        )
-      })))
-
-    it.effect("a start that is interrupted stops what has started", test(() =>
-      Effect.gen(function*() {
-        const { lines, write } = journal()
-        const spec = Supervisor.make({
-          name: "app",
-          strategy: "one_for_one",
-          children: [
-            Child.make("a", steerable("a", write).effect),
-            Child.make("b", Effect.never, { awaitReady: true })
-          ]
-        })
-        const fiber = yield* Effect.forkChild(Supervisor.start(spec), { startImmediately: true })
-        yield* settle
-        yield* Fiber.interrupt(fiber)
-        assert.deepStrictEqual(lines, ["start a", "stop a"])
-        assert.deepStrictEqual(yield* Orchestrator.list, [])
-      })))
-
-    it.effect("a child that ends before a later one is ready is restarted once all have started", test(() =>
-      Effect.gen(function*() {
-        let runs = 0
-        const spec = Supervisor.make({
-          name: "app",
-          strategy: "one_for_one",
-          intensity: 1,
-          children: [
-            Child.make("a", Effect.suspend(() => ++runs === 1 ? Effect.fail("once") : Effect.never)),
-            Child.make("b", Effect.andThen(Effect.sleep("1 second"), Effect.andThen(Routine.ready, Effect.never)), {
-              awaitReady: true
+    it.effect(
+      "starts the children in order, each when the one before is ready",
+      test(() =>
+        Effect.gen(function*() {
+          const { lines, write } = journal()
+          const slow = (id: string) =>
+            Effect.gen(function*() {
+              yield* write(`start ${id}`)
+              yield* Effect.sleep("100 millis")
+              yield* write(`ready ${id}`)
+              yield* Routine.ready
+              return yield* Effect.never
             })
-          ]
+          const spec = Supervisor.make({
+            name: "app",
+            strategy: "one_for_one",
+            children: [
+              Child.make("a", slow("a"), { awaitReady: true }),
+              Child.make("b", slow("b"), { awaitReady: true }),
+              Child.make("c", slow("c"), { awaitReady: true })
+            ]
+          })
+          const fiber = yield* Effect.forkChild(Supervisor.start(spec), { startImmediately: true })
+          yield* TestClock.adjust("299 millis")
+          assert.isUndefined(fiber.pollUnsafe())
+          yield* TestClock.adjust("1 millis")
+          yield* Fiber.join(fiber)
+          assert.deepStrictEqual(lines, ["start a", "ready a", "start b", "ready b", "start c", "ready c"])
         })
-        const fiber = yield* Effect.forkChild(Supervisor.start(spec), { startImmediately: true })
-        yield* settle
-        assert.strictEqual(runs, 1)
-        yield* TestClock.adjust("1 second")
-        yield* Fiber.join(fiber)
-        yield* settle
-        assert.strictEqual(runs, 2)
-      })))
-  })
+      )
+    )
 
-  describe("restart", () => {
-    it.effect("one_for_one restarts the failed child alone, under the same id and path", test(() =>
-      Effect.gen(function*() {
-        const { lines, write } = journal()
-        const [a, b] = [steerable("a", write), steerable("b", write)]
-        const spec = Supervisor.make({
-          name: "app",
-          strategy: "one_for_one",
-          children: [Child.make("a", a.effect), Child.make("b", b.effect)]
+    it.effect(
+      "stops what has started in reverse order when a child does not start, and says why",
+      test(() =>
+        Effect.gen(function*() {
+          const { lines, write } = journal()
+          const spec = Supervisor.make({
+            name: "app",
+            strategy: "one_for_one",
+            children: [
+              Child.make("a", steerable("a", write).effect),
+              Child.make("b", steerable("b", write).effect),
+              Child.make("c", Effect.andThen(Effect.yieldNow, Effect.fail("no c")), { awaitReady: true }),
+              Child.make("d", steerable("d", write).effect)
+            ]
+          })
+          const failure = yield* Effect.flip(Supervisor.start(spec))
+          assert.strictEqual(failure._tag, "StartFailure")
+          assert.strictEqual(failure.child, "c")
+          assert.deepStrictEqual(Cause.findErrorOption(failure.cause), Option.some("no c"))
+          assert.deepStrictEqual(lines, ["start a", "start b", "stop b", "stop a"])
+          assert.deepStrictEqual(yield* Orchestrator.list, [])
         })
-        yield* Supervisor.start(spec)
-        const before = yield* Orchestrator.list
-        yield* a.fail
-        yield* settle
-        const after = yield* Orchestrator.list
-        assert.deepStrictEqual(after.map(({ id, path }) => [id, path]), before.map(({ id, path }) => [id, path]))
-        assert.deepStrictEqual(after.map((routine) => routine.incarnation), [2, 1])
-        assert.deepStrictEqual(lines, ["start a", "start b", "stop a", "start a"])
-        assert.strictEqual(after[0]?.lastExit?.message, "a failed")
-      })))
+      )
+    )
 
-    it.effect("rest_for_one stops the later children in reverse order and starts them again in order", test(() =>
-      Effect.gen(function*() {
-        const { lines, write } = journal()
-        const children = ["a", "b", "c", "d"].map((id) => steerable(id, write))
-        const [, b] = children
-        const spec = Supervisor.make({
-          name: "app",
-          strategy: "rest_for_one",
-          children: children.map(({ effect, id }) => Child.make(id, effect))
-        })
-        yield* Supervisor.start(spec)
-        lines.length = 0
-        if (b !== undefined) yield* b.fail
-        yield* settle
-        assert.deepStrictEqual(lines, ["stop b", "stop d", "stop c", "start b", "start c", "start d"])
-        assert.deepStrictEqual(yield* states, ["a running 1", "b running 2", "c running 2", "d running 2"])
-      })))
-
-    it.effect("rest_for_one counts simultaneous failures once, whatever their order", test(() =>
-      Effect.gen(function*() {
-        for (const order of [[0, 1, 2], [2, 1, 0], [1, 2, 0]]) {
-          const { write } = journal()
-          const children = ["a", "b", "c"].map((id) => steerable(id, write))
+    it.effect(
+      "fails on time when a child is not ready within its startTimeout, even one that cannot be interrupted",
+      test(() =>
+        Effect.gen(function*() {
+          const { lines, write } = journal()
+          const hung = Layer.effectDiscard(Effect.acquireRelease(Effect.never, () => Effect.void))
           const spec = Supervisor.make({
             name: "app",
             strategy: "rest_for_one",
-            intensity: 1,
-            children: children.map(({ effect, id }) => Child.make(id, effect))
+            children: [
+              Child.make("a", steerable("a", write).effect),
+              Child.layer("b", hung, { startTimeout: "1 second" })
+            ]
           })
-          const app = yield* Supervisor.start(spec)
-          for (const index of order) yield* children[index]?.fail ?? Effect.void
-          yield* settle
-          assert.deepStrictEqual(yield* states, ["a running 2", "b running 2", "c running 2"])
-          yield* Supervisor.stop(app)
-        }
-      })))
-
-    it.effect("a transient child that succeeds is not restarted, and touches no sibling", test(() =>
-      Effect.gen(function*() {
-        const { lines, write } = journal()
-        const spec = Supervisor.make({
-          name: "app",
-          strategy: "rest_for_one",
-          children: [
-            Child.make("once", Effect.andThen(Effect.yieldNow, Effect.succeed("done")), { restart: "transient" }),
-            Child.make("b", steerable("b", write).effect)
-          ]
+          const fiber = yield* Effect.forkChild(Effect.flip(Supervisor.start(spec)), { startImmediately: true })
+          yield* TestClock.adjust("999 millis")
+          assert.isUndefined(fiber.pollUnsafe())
+          yield* TestClock.adjust("1 millis")
+          const failure = yield* Fiber.join(fiber)
+          assert.strictEqual(failure.child, "b")
+          assert.include(failure.message, "was not ready within 1000 ms")
+          assert.deepStrictEqual(lines, ["start a", "stop a"])
+          assert.deepStrictEqual(
+            (yield* Orchestrator.list).map(({ health, name, state }) => [name, state, health]),
+            [["b", "abandoned", "stuck"]]
+          )
         })
-        yield* Supervisor.start(spec)
-        yield* settle
-        assert.deepStrictEqual(lines, ["start b"])
-        assert.deepStrictEqual(yield* states, ["b running 1"])
-      })))
+      )
+    )
 
-    it.effect("a permanent child that succeeds at once is started intensity + 1 times", test(() =>
-      Effect.gen(function*() {
-        let runs = 0
-        const spec = Supervisor.make({
-          name: "app",
-          strategy: "one_for_one",
-          intensity: 3,
-          children: [Child.make("a", Effect.sync(() => void runs++))]
-        })
-        const exit = yield* Effect.exit(Supervisor.run(spec))
-        assert.isTrue(Exit.isFailure(exit))
-        assert.strictEqual(runs, 4)
-      })))
-
-    it.effect("an interruption by a stranger is abnormal", test(() =>
-      Effect.gen(function*() {
-        const ready = yield* Deferred.make<Routine.Routine<unknown, unknown>>()
-        const child = Effect.gen(function*() {
-          const self = yield* Routine.current
-          if (Option.isSome(self)) yield* Deferred.succeed(ready, self.value)
-          return yield* Effect.never
-        })
-        yield* Supervisor.start(
-          Supervisor.make({
+    it.effect(
+      "a start that is interrupted stops what has started",
+      test(() =>
+        Effect.gen(function*() {
+          const { lines, write } = journal()
+          const spec = Supervisor.make({
             name: "app",
             strategy: "one_for_one",
-            children: [Child.make("a", child, { restart: "transient" })]
+            children: [
+              Child.make("a", steerable("a", write).effect),
+              Child.make("b", Effect.never, { awaitReady: true })
+            ]
           })
-        )
-        yield* Effect.flatMap(Deferred.await(ready), Routine.interrupt)
-        yield* settle
-        assert.deepStrictEqual(yield* states, ["a running 2"])
-      })))
-
-    it.effect("Routine.stop ends a child for good", test(() =>
-      Effect.gen(function*() {
-        const ready = yield* Deferred.make<Routine.Routine<unknown, unknown>>()
-        const child = Effect.gen(function*() {
-          const self = yield* Routine.current
-          if (Option.isSome(self)) yield* Deferred.succeed(ready, self.value)
-          return yield* Effect.never
+          const fiber = yield* Effect.forkChild(Supervisor.start(spec), { startImmediately: true })
+          yield* settle
+          yield* Fiber.interrupt(fiber)
+          assert.deepStrictEqual(lines, ["start a", "stop a"])
+          assert.deepStrictEqual(yield* Orchestrator.list, [])
         })
-        yield* Supervisor.start(
-          Supervisor.make({ name: "app", strategy: "one_for_one", children: [Child.make("a", child)] })
-        )
-        const routine = yield* Deferred.await(ready)
-        assert.strictEqual(yield* Routine.stop(routine), "stopped")
-        yield* TestClock.adjust("1 hour")
-        assert.deepStrictEqual(yield* states, [])
-        assert.isTrue(Exit.isFailure(yield* Routine.await(routine)))
-      })))
+      )
+    )
+
+    it.effect(
+      "a child that ends before a later one is ready is restarted once all have started",
+      test(() =>
+        Effect.gen(function*() {
+          let runs = 0
+          const spec = Supervisor.make({
+            name: "app",
+            strategy: "one_for_one",
+            intensity: 1,
+            children: [
+              Child.make("a", Effect.suspend(() => ++runs === 1 ? Effect.fail("once") : Effect.never)),
+              Child.make("b", Effect.andThen(Effect.sleep("1 second"), Effect.andThen(Routine.ready, Effect.never)), {
+                awaitReady: true
+              })
+            ]
+          })
+          const fiber = yield* Effect.forkChild(Supervisor.start(spec), { startImmediately: true })
+          yield* settle
+          assert.strictEqual(runs, 1)
+          yield* TestClock.adjust("1 second")
+          yield* Fiber.join(fiber)
+          yield* settle
+          assert.strictEqual(runs, 2)
+        })
+      )
+    )
+  })
+
+  describe("restart", () => {
+    it.effect(
+      "one_for_one restarts the failed child alone, under the same id and path",
+      test(() =>
+        Effect.gen(function*() {
+          const { lines, write } = journal()
+          const [a, b] = [steerable("a", write), steerable("b", write)]
+          const spec = Supervisor.make({
+            name: "app",
+            strategy: "one_for_one",
+            children: [Child.make("a", a.effect), Child.make("b", b.effect)]
+          })
+          yield* Supervisor.start(spec)
+          const before = yield* Orchestrator.list
+          yield* a.fail
+          yield* settle
+          const after = yield* Orchestrator.list
+          assert.deepStrictEqual(after.map(({ id, path }) => [id, path]), before.map(({ id, path }) => [id, path]))
+          assert.deepStrictEqual(after.map((routine) => routine.incarnation), [2, 1])
+          assert.deepStrictEqual(lines, ["start a", "start b", "stop a", "start a"])
+          assert.strictEqual(after[0]?.lastExit?.message, "a failed")
+        })
+      )
+    )
+
+    it.effect(
+      "rest_for_one stops the later children in reverse order and starts them again in order",
+      test(() =>
+        Effect.gen(function*() {
+          const { lines, write } = journal()
+          const children = ["a", "b", "c", "d"].map((id) => steerable(id, write))
+          const [, b] = children
+          const spec = Supervisor.make({
+            name: "app",
+            strategy: "rest_for_one",
+            children: children.map(({ effect, id }) => Child.make(id, effect))
+          })
+          yield* Supervisor.start(spec)
+          lines.length = 0
+          if (b !== undefined) yield* b.fail
+          yield* settle
+          assert.deepStrictEqual(lines, ["stop b", "stop d", "stop c", "start b", "start c", "start d"])
+          assert.deepStrictEqual(yield* states, ["a running 1", "b running 2", "c running 2", "d running 2"])
+        })
+      )
+    )
+
+    it.effect(
+      "rest_for_one counts simultaneous failures once, whatever their order",
+      test(() =>
+        Effect.gen(function*() {
+          for (const order of [[0, 1, 2], [2, 1, 0], [1, 2, 0]]) {
+            const { write } = journal()
+            const children = ["a", "b", "c"].map((id) => steerable(id, write))
+            const spec = Supervisor.make({
+              name: "app",
+              strategy: "rest_for_one",
+              intensity: 1,
+              children: children.map(({ effect, id }) => Child.make(id, effect))
+            })
+            const app = yield* Supervisor.start(spec)
+            for (const index of order) yield* children[index]?.fail ?? Effect.void
+            yield* settle
+            assert.deepStrictEqual(yield* states, ["a running 2", "b running 2", "c running 2"])
+            yield* Supervisor.stop(app)
+          }
+        })
+      )
+    )
+
+    it.effect(
+      "a transient child that succeeds is not restarted, and touches no sibling",
+      test(() =>
+        Effect.gen(function*() {
+          const { lines, write } = journal()
+          const spec = Supervisor.make({
+            name: "app",
+            strategy: "rest_for_one",
+            children: [
+              Child.make("once", Effect.andThen(Effect.yieldNow, Effect.succeed("done")), { restart: "transient" }),
+              Child.make("b", steerable("b", write).effect)
+            ]
+          })
+          yield* Supervisor.start(spec)
+          yield* settle
+          assert.deepStrictEqual(lines, ["start b"])
+          assert.deepStrictEqual(yield* states, ["b running 1"])
+        })
+      )
+    )
+
+    it.effect(
+      "a permanent child that succeeds at once is started intensity + 1 times",
+      test(() =>
+        Effect.gen(function*() {
+          let runs = 0
+          const spec = Supervisor.make({
+            name: "app",
+            strategy: "one_for_one",
+            intensity: 3,
+            children: [Child.make("a", Effect.sync(() => void runs++))]
+          })
+          const exit = yield* Effect.exit(Supervisor.run(spec))
+          assert.isTrue(Exit.isFailure(exit))
+          assert.strictEqual(runs, 4)
+        })
+      )
+    )
+
+    it.effect(
+      "an interruption by a stranger is abnormal",
+      test(() =>
+        Effect.gen(function*() {
+          const ready = yield* Deferred.make<Routine.Routine<unknown, unknown>>()
+          const child = Effect.gen(function*() {
+            const self = yield* Routine.current
+            if (Option.isSome(self)) yield* Deferred.succeed(ready, self.value)
+            return yield* Effect.never
+          })
+          yield* Supervisor.start(
+            Supervisor.make({
+              name: "app",
+              strategy: "one_for_one",
+              children: [Child.make("a", child, { restart: "transient" })]
+            })
+          )
+          yield* Effect.flatMap(Deferred.await(ready), Routine.interrupt)
+          yield* settle
+          assert.deepStrictEqual(yield* states, ["a running 2"])
+        })
+      )
+    )
+
+    it.effect(
+      "Routine.stop ends a child for good",
+      test(() =>
+        Effect.gen(function*() {
+          const ready = yield* Deferred.make<Routine.Routine<unknown, unknown>>()
+          const child = Effect.gen(function*() {
+            const self = yield* Routine.current
+            if (Option.isSome(self)) yield* Deferred.succeed(ready, self.value)
+            return yield* Effect.never
+          })
+          yield* Supervisor.start(
+            Supervisor.make({ name: "app", strategy: "one_for_one", children: [Child.make("a", child)] })
+          )
+          const routine = yield* Deferred.await(ready)
+          assert.strictEqual(yield* Routine.stop(routine), "stopped")
+          yield* TestClock.adjust("1 hour")
+          assert.deepStrictEqual(yield* states, [])
+          assert.isTrue(Exit.isFailure(yield* Routine.await(routine)))
+        })
+      )
+    )
   })
 
   describe("intensity", () => {
-    it.effect("gives up with the offender and its cause, after stopping the others in reverse order", test(() =>
-      Effect.gen(function*() {
-        const { lines, write } = journal()
-        const children = ["a", "b", "c"].map((id) => steerable(id, write))
-        const spec = Supervisor.make({
-          name: "app",
-          strategy: "one_for_one",
-          intensity: 1,
-          children: children.map(({ effect, id }) => Child.make(id, effect))
+    it.effect(
+      "gives up with the offender and its cause, after stopping the others in reverse order",
+      test(() =>
+        Effect.gen(function*() {
+          const { lines, write } = journal()
+          const children = ["a", "b", "c"].map((id) => steerable(id, write))
+          const spec = Supervisor.make({
+            name: "app",
+            strategy: "one_for_one",
+            intensity: 1,
+            children: children.map(({ effect, id }) => Child.make(id, effect))
+          })
+          const fiber = yield* Effect.forkChild(Supervisor.run(spec), { startImmediately: true })
+          yield* settle
+          yield* children[1]?.fail ?? Effect.void
+          yield* settle
+          lines.length = 0
+          yield* children[1]?.fail ?? Effect.void
+          const failure = yield* Effect.flip(Fiber.join(fiber))
+          assert.strictEqual(failure._tag, "RestartIntensityReached")
+          assert.strictEqual(failure.child, "b")
+          assert.deepStrictEqual(Cause.findErrorOption(failure.cause), Option.some("b failed"))
+          assert.deepStrictEqual(lines, ["stop b", "stop c", "stop a"])
+          assert.deepStrictEqual(yield* Orchestrator.list, [])
         })
-        const fiber = yield* Effect.forkChild(Supervisor.run(spec), { startImmediately: true })
-        yield* settle
-        yield* children[1]?.fail ?? Effect.void
-        yield* settle
-        lines.length = 0
-        yield* children[1]?.fail ?? Effect.void
-        const failure = yield* Effect.flip(Fiber.join(fiber))
-        assert.strictEqual(failure._tag, "RestartIntensityReached")
-        assert.strictEqual(failure.child, "b")
-        assert.deepStrictEqual(Cause.findErrorOption(failure.cause), Option.some("b failed"))
-        assert.deepStrictEqual(lines, ["stop b", "stop c", "stop a"])
-        assert.deepStrictEqual(yield* Orchestrator.list, [])
-      })))
+      )
+    )
 
-    it.effect("forgets restarts that are a period old", test(() =>
-      Effect.gen(function*() {
-        const a = steerable("a", () => Effect.void)
-        const spec = Supervisor.make({
-          name: "app",
-          strategy: "one_for_one",
-          intensity: 1,
-          period: "10 seconds",
-          children: [Child.make("a", a.effect)]
+    it.effect(
+      "forgets restarts that are a period old",
+      test(() =>
+        Effect.gen(function*() {
+          const a = steerable("a", () => Effect.void)
+          const spec = Supervisor.make({
+            name: "app",
+            strategy: "one_for_one",
+            intensity: 1,
+            period: "10 seconds",
+            children: [Child.make("a", a.effect)]
+          })
+          yield* Supervisor.start(spec)
+          for (let i = 0; i < 5; i++) {
+            yield* a.fail
+            yield* TestClock.adjust("10 seconds")
+          }
+          assert.deepStrictEqual(yield* states, ["a running 6"])
         })
-        yield* Supervisor.start(spec)
-        for (let i = 0; i < 5; i++) {
-          yield* a.fail
-          yield* TestClock.adjust("10 seconds")
-        }
-        assert.deepStrictEqual(yield* states, ["a running 6"])
-      })))
+      )
+    )
 
-    it.effect("a supervisor without a parent that gives up fails the orchestrator", test(() =>
-      Effect.gen(function*() {
-        const spec = Supervisor.make({
-          name: "app",
-          strategy: "one_for_one",
-          intensity: 0,
-          children: [Child.make("a", Effect.fail("no"))]
+    it.effect(
+      "a supervisor without a parent that gives up fails the orchestrator",
+      test(() =>
+        Effect.gen(function*() {
+          const spec = Supervisor.make({
+            name: "app",
+            strategy: "one_for_one",
+            intensity: 0,
+            children: [Child.make("a", Effect.fail("no"))]
+          })
+          yield* Supervisor.start(spec)
+          const failure = yield* Effect.flip(Orchestrator.fatal)
+          assert.strictEqual(failure.path, "/orchestra/app")
         })
-        yield* Supervisor.start(spec)
-        const failure = yield* Effect.flip(Orchestrator.fatal)
-        assert.strictEqual(failure.path, "/orchestra/app")
-      })))
+      )
+    )
   })
 
   describe("backoff", () => {
-    it.effect("waits as its schedule says, and shows it", test(() =>
-      Effect.gen(function*() {
-        const starts: Array<number> = []
-        const child = Effect.gen(function*() {
-          starts.push(yield* Effect.clockWith((clock) => clock.currentTimeMillis))
-          return yield* Effect.fail("again")
+    it.effect(
+      "waits as its schedule says, and shows it",
+      test(() =>
+        Effect.gen(function*() {
+          const starts: Array<number> = []
+          const child = Effect.gen(function*() {
+            starts.push(yield* Effect.clockWith((clock) => clock.currentTimeMillis))
+            return yield* Effect.fail("again")
+          })
+          const spec = Supervisor.make({
+            name: "app",
+            strategy: "one_for_one",
+            intensity: 100,
+            children: [Child.make("a", child, { backoff: Schedule.exponential("1 second") })]
+          })
+          yield* Supervisor.start(spec)
+          yield* settle
+          assert.deepStrictEqual(yield* states, ["a backoff 1"])
+          yield* TestClock.adjust("7 seconds")
+          assert.deepStrictEqual(starts, [0, 1000, 3000, 7000])
         })
-        const spec = Supervisor.make({
-          name: "app",
-          strategy: "one_for_one",
-          intensity: 100,
-          children: [Child.make("a", child, { backoff: Schedule.exponential("1 second") })]
-        })
-        yield* Supervisor.start(spec)
-        yield* settle
-        assert.deepStrictEqual(yield* states, ["a backoff 1"])
-        yield* TestClock.adjust("7 seconds")
-        assert.deepStrictEqual(starts, [0, 1000, 3000, 7000])
-      })))
+      )
+    )
 
-    it.effect("starts over after a run of resetAfter", test(() =>
-      Effect.gen(function*() {
-        const a = steerable("a", () => Effect.void)
-        const spec = Supervisor.make({
-          name: "app",
-          strategy: "one_for_one",
-          children: [Child.make("a", a.effect, { backoff: Schedule.exponential("1 second"), resetAfter: "1 minute" })]
+    it.effect(
+      "starts over after a run of resetAfter",
+      test(() =>
+        Effect.gen(function*() {
+          const a = steerable("a", () => Effect.void)
+          const spec = Supervisor.make({
+            name: "app",
+            strategy: "one_for_one",
+            children: [Child.make("a", a.effect, { backoff: Schedule.exponential("1 second"), resetAfter: "1 minute" })]
+          })
+          yield* Supervisor.start(spec)
+          yield* a.fail
+          yield* TestClock.adjust("1 second")
+          yield* TestClock.adjust("1 minute")
+          yield* a.fail
+          yield* TestClock.adjust("1 second")
+          assert.deepStrictEqual(yield* states, ["a running 3"])
         })
-        yield* Supervisor.start(spec)
-        yield* a.fail
-        yield* TestClock.adjust("1 second")
-        yield* TestClock.adjust("1 minute")
-        yield* a.fail
-        yield* TestClock.adjust("1 second")
-        assert.deepStrictEqual(yield* states, ["a running 3"])
-      })))
+      )
+    )
 
-    it.effect("gives up when its schedule ends", test(() =>
-      Effect.gen(function*() {
-        const spec = Supervisor.make({
-          name: "app",
-          strategy: "one_for_one",
-          intensity: 100,
-          children: [Child.make("a", Effect.fail("again"), { backoff: Schedule.recurs(2) })]
+    it.effect(
+      "gives up when its schedule ends",
+      test(() =>
+        Effect.gen(function*() {
+          const spec = Supervisor.make({
+            name: "app",
+            strategy: "one_for_one",
+            intensity: 100,
+            children: [Child.make("a", Effect.fail("again"), { backoff: Schedule.recurs(2) })]
+          })
+          const failure = yield* Effect.flip(Supervisor.run(spec))
+          assert.strictEqual(failure._tag, "RestartIntensityReached")
         })
-        const failure = yield* Effect.flip(Supervisor.run(spec))
-        assert.strictEqual(failure._tag, "RestartIntensityReached")
-      })))
+      )
+    )
 
-    it.effect("a stop while it waits is served at once, and nothing starts afterwards", test(() =>
-      Effect.gen(function*() {
-        let runs = 0
-        const spec = Supervisor.make({
-          name: "app",
-          strategy: "one_for_one",
-          children: [Child.make("a", Effect.andThen(Effect.sync(() => runs++), Effect.fail("again")), {
-            backoff: Schedule.spaced("1 hour")
-          })]
+    it.effect(
+      "a stop while it waits is served at once, and nothing starts afterwards",
+      test(() =>
+        Effect.gen(function*() {
+          let runs = 0
+          const spec = Supervisor.make({
+            name: "app",
+            strategy: "one_for_one",
+            children: [Child.make("a", Effect.andThen(Effect.sync(() => runs++), Effect.fail("again")), {
+              backoff: Schedule.spaced("1 hour")
+            })]
+          })
+          const app = yield* Supervisor.start(spec)
+          yield* settle
+          yield* Supervisor.stop(app)
+          yield* TestClock.adjust("2 hours")
+          assert.strictEqual(runs, 1)
         })
-        const app = yield* Supervisor.start(spec)
-        yield* settle
-        yield* Supervisor.stop(app)
-        yield* TestClock.adjust("2 hours")
-        assert.strictEqual(runs, 1)
-      })))
+      )
+    )
   })
 
   describe("stop", () => {
-    it.effect("ends the children in reverse order, each gone before the next is asked", test(() =>
-      Effect.gen(function*() {
-        const { lines, write } = journal()
-        const slow = (id: string) =>
-          Effect.never.pipe(Effect.onInterrupt(() =>
-            Effect.andThen(write(`stopping ${id}`), Effect.andThen(Effect.sleep("1 second"), write(`gone ${id}`)))
-          ))
-        const spec = Supervisor.make({
-          name: "app",
-          strategy: "one_for_one",
-          children: [Child.make("a", slow("a")), Child.make("b", slow("b"))]
+    it.effect(
+      "ends the children in reverse order, each gone before the next is asked",
+      test(() =>
+        Effect.gen(function*() {
+          const { lines, write } = journal()
+          const slow = (id: string) =>
+            Effect.never.pipe(
+              Effect.onInterrupt(() =>
+                Effect.andThen(write(`stopping ${id}`), Effect.andThen(Effect.sleep("1 second"), write(`gone ${id}`)))
+              )
+            )
+          const spec = Supervisor.make({
+            name: "app",
+            strategy: "one_for_one",
+            children: [Child.make("a", slow("a")), Child.make("b", slow("b"))]
+          })
+          // The first sleep under a TestClock arms its warning in an interruptible region: not within a finalizer.
+          yield* TestClock.adjust(0)
+          const app = yield* Supervisor.start(spec)
+          const fiber = yield* Effect.forkChild(Supervisor.stop(app), { startImmediately: true })
+          yield* TestClock.adjust("2 seconds")
+          yield* Fiber.join(fiber)
+          assert.deepStrictEqual(lines, ["stopping b", "gone b", "stopping a", "gone a"])
         })
-        // The first sleep under a TestClock arms its warning in an interruptible region: not within a finalizer.
-        yield* TestClock.adjust(0)
-        const app = yield* Supervisor.start(spec)
-        const fiber = yield* Effect.forkChild(Supervisor.stop(app), { startImmediately: true })
-        yield* TestClock.adjust("2 seconds")
-        yield* Fiber.join(fiber)
-        assert.deepStrictEqual(lines, ["stopping b", "gone b", "stopping a", "gone a"])
-      })))
+      )
+    )
 
-    it.effect("abandons a child that ignores its interruption past its bound, and goes on", test(() =>
-      Effect.gen(function*() {
-        const { lines, write } = journal()
-        const spec = Supervisor.make({
-          name: "app",
-          strategy: "one_for_one",
-          children: [
-            Child.make("a", steerable("a", write).effect),
-            Child.make("deaf", Effect.uninterruptible(Effect.sleep("1 hour")), { shutdown: "300 millis" })
-          ]
+    it.effect(
+      "abandons a child that ignores its interruption past its bound, and goes on",
+      test(() =>
+        Effect.gen(function*() {
+          const { lines, write } = journal()
+          const spec = Supervisor.make({
+            name: "app",
+            strategy: "one_for_one",
+            children: [
+              Child.make("a", steerable("a", write).effect),
+              Child.make("deaf", Effect.uninterruptible(Effect.sleep("1 hour")), { shutdown: "300 millis" })
+            ]
+          })
+          const app = yield* Supervisor.start(spec)
+          const fiber = yield* Effect.forkChild(Supervisor.stop(app), { startImmediately: true })
+          yield* TestClock.adjust("299 millis")
+          assert.deepStrictEqual(lines, ["start a"])
+          yield* TestClock.adjust("1 millis")
+          yield* Fiber.join(fiber)
+          assert.deepStrictEqual(lines, ["start a", "stop a"])
+          assert.deepStrictEqual(yield* states, ["deaf abandoned 1"])
+          yield* TestClock.adjust("1 hour")
+          assert.deepStrictEqual(yield* states, [])
         })
-        const app = yield* Supervisor.start(spec)
-        const fiber = yield* Effect.forkChild(Supervisor.stop(app), { startImmediately: true })
-        yield* TestClock.adjust("299 millis")
-        assert.deepStrictEqual(lines, ["start a"])
-        yield* TestClock.adjust("1 millis")
-        yield* Fiber.join(fiber)
-        assert.deepStrictEqual(lines, ["start a", "stop a"])
-        assert.deepStrictEqual(yield* states, ["deaf abandoned 1"])
-        yield* TestClock.adjust("1 hour")
-        assert.deepStrictEqual(yield* states, [])
-      })))
+      )
+    )
 
-    it.effect("wins over a start that is under way", test(() =>
-      Effect.gen(function*() {
-        const { lines, write } = journal()
-        const spec = Supervisor.make({
-          name: "app",
-          strategy: "one_for_one",
-          children: [Child.make("a", steerable("a", write).effect), Child.make("b", Effect.never, { awaitReady: true })]
+    it.effect(
+      "wins over a start that is under way",
+      test(() =>
+        Effect.gen(function*() {
+          const { lines, write } = journal()
+          const spec = Supervisor.make({
+            name: "app",
+            strategy: "one_for_one",
+            children: [
+              Child.make("a", steerable("a", write).effect),
+              Child.make("b", Effect.never, { awaitReady: true })
+            ]
+          })
+          const fiber = yield* Effect.forkChild(Effect.exit(Supervisor.start(spec)), { startImmediately: true })
+          yield* settle
+          const report = yield* Orchestrator.shutdown()
+          assert.isTrue(report.clean)
+          assert.isTrue(Exit.isFailure(yield* Fiber.join(fiber)))
+          assert.deepStrictEqual(lines, ["start a", "stop a"])
         })
-        const fiber = yield* Effect.forkChild(Effect.exit(Supervisor.start(spec)), { startImmediately: true })
-        yield* settle
-        const report = yield* Orchestrator.shutdown()
-        assert.isTrue(report.clean)
-        assert.isTrue(Exit.isFailure(yield* Fiber.join(fiber)))
-        assert.deepStrictEqual(lines, ["start a", "stop a"])
-      })))
+      )
+    )
 
-    it.effect("called by a child of its own tree does not deadlock", test(() =>
-      Effect.gen(function*() {
-        const ref = yield* Deferred.make<Supervisor.SupervisorRef>()
-        const spec = Supervisor.make({
-          name: "app",
-          strategy: "one_for_one",
-          children: [Child.make("a", Effect.flatMap(Deferred.await(ref), Supervisor.stop))]
+    it.effect(
+      "called by a child of its own tree does not deadlock",
+      test(() =>
+        Effect.gen(function*() {
+          const ref = yield* Deferred.make<Supervisor.SupervisorRef>()
+          const spec = Supervisor.make({
+            name: "app",
+            strategy: "one_for_one",
+            children: [Child.make("a", Effect.flatMap(Deferred.await(ref), Supervisor.stop))]
+          })
+          const app = yield* Supervisor.start(spec)
+          yield* Deferred.succeed(ref, app)
+          yield* Supervisor.await(app)
+          assert.deepStrictEqual(yield* Orchestrator.list, [])
         })
-        const app = yield* Supervisor.start(spec)
-        yield* Deferred.succeed(ref, app)
-        yield* Supervisor.await(app)
-        assert.deepStrictEqual(yield* Orchestrator.list, [])
-      })))
+      )
+    )
   })
 
   describe("layers", () => {
     class Db extends Context.Service<Db, { readonly n: number }>()("test/Db") {}
     class Api extends Context.Service<Api, { readonly db: number }>()("test/Api") {}
 
-    it.effect("give their services to later siblings, rebuilt with them, old resources released first", test(() =>
-      Effect.gen(function*() {
-        const { lines, write } = journal()
-        let n = 0
-        const crash = yield* Ref.make(Deferred.makeUnsafe<never, string>())
-        const DbLive = Layer.effect(
-          Db,
-          Effect.gen(function*() {
-            const mine = ++n
-            const signal = Deferred.makeUnsafe<never, string>()
-            yield* Ref.set(crash, signal)
-            yield* Effect.acquireRelease(write(`open db ${mine}`), () => write(`close db ${mine}`))
-            yield* Orchestrator.forkScoped(Deferred.await(signal), { name: "pump" })
-            return { n: mine }
+    it.effect(
+      "give their services to later siblings, rebuilt with them, old resources released first",
+      test(() =>
+        Effect.gen(function*() {
+          const { lines, write } = journal()
+          let n = 0
+          const crash = yield* Ref.make(Deferred.makeUnsafe<never, string>())
+          const DbLive = Layer.effect(
+            Db,
+            Effect.gen(function*() {
+              const mine = ++n
+              const signal = Deferred.makeUnsafe<never, string>()
+              yield* Ref.set(crash, signal)
+              yield* Effect.acquireRelease(write(`open db ${mine}`), () => write(`close db ${mine}`))
+              yield* Orchestrator.forkScoped(Deferred.await(signal), { name: "pump" })
+              return { n: mine }
+            })
+          )
+          const ApiLive = Layer.effect(
+            Api,
+            Effect.gen(function*() {
+              const db = yield* Db
+              yield* Effect.acquireRelease(write(`open api on ${db.n}`), () => write(`close api on ${db.n}`))
+              return { db: db.n }
+            })
+          )
+          const spec = Supervisor.make({
+            name: "app",
+            strategy: "rest_for_one",
+            children: [Child.layer("db", DbLive), Child.layer("api", ApiLive)]
           })
-        )
-        const ApiLive = Layer.effect(
-          Api,
-          Effect.gen(function*() {
-            const db = yield* Db
-            yield* Effect.acquireRelease(write(`open api on ${db.n}`), () => write(`close api on ${db.n}`))
-            return { db: db.n }
-          })
-        )
-        const spec = Supervisor.make({
-          name: "app",
-          strategy: "rest_for_one",
-          children: [Child.layer("db", DbLive), Child.layer("api", ApiLive)]
+          yield* Supervisor.start(spec)
+          assert.deepStrictEqual(
+            (yield* Orchestrator.list).map(({ path }) => path),
+            ["/orchestra/app/db", "/orchestra/app/api", "/orchestra/app/db/pump"]
+          )
+          yield* Effect.flatMap(Ref.get(crash), (signal) => Deferred.fail(signal, "disk gone"))
+          yield* settle
+          assert.deepStrictEqual(lines, [
+            "open db 1",
+            "open api on 1",
+            "close db 1",
+            "close api on 1",
+            "open db 2",
+            "open api on 2"
+          ])
+          const [db] = yield* Orchestrator.list
+          assert.deepStrictEqual([db?.incarnation, db?.lastExit?.reason, db?.lastExit?.message], [
+            2,
+            "failure",
+            "disk gone"
+          ])
         })
-        yield* Supervisor.start(spec)
-        assert.deepStrictEqual(
-          (yield* Orchestrator.list).map(({ path }) => path),
-          ["/orchestra/app/db", "/orchestra/app/api", "/orchestra/app/db/pump"]
-        )
-        yield* Effect.flatMap(Ref.get(crash), (signal) => Deferred.fail(signal, "disk gone"))
-        yield* settle
-        assert.deepStrictEqual(lines, [
-          "open db 1",
-          "open api on 1",
-          "close db 1",
-          "close api on 1",
-          "open db 2",
-          "open api on 2"
-        ])
-        const [db] = yield* Orchestrator.list
-        assert.deepStrictEqual([db?.incarnation, db?.lastExit?.reason, db?.lastExit?.message], [2, "failure", "disk gone"])
-      })))
+      )
+    )
   })
 
   describe("nested", () => {
-    it.effect("a supervisor that gives up is restarted by its parent with a fresh budget, until that is used up", test(() =>
-      Effect.gen(function*() {
-        let runs = 0
-        const leaf = Supervisor.make({
-          name: "inner",
-          strategy: "one_for_one",
-          intensity: 2,
-          children: [Child.make("leaf", Effect.andThen(Effect.sync(() => runs++), Effect.andThen(Effect.yieldNow, Effect.fail("leaf"))))]
+    it.effect(
+      "a supervisor that gives up is restarted by its parent with a fresh budget, until that is used up",
+      test(() =>
+        Effect.gen(function*() {
+          let runs = 0
+          const leaf = Supervisor.make({
+            name: "inner",
+            strategy: "one_for_one",
+            intensity: 2,
+            children: [Child.make(
+              "leaf",
+              Effect.andThen(Effect.sync(() => runs++), Effect.andThen(Effect.yieldNow, Effect.fail("leaf")))
+            )]
+          })
+          const root = Supervisor.make({
+            name: "outer",
+            strategy: "one_for_one",
+            intensity: 2,
+            children: [Child.supervisor(leaf)]
+          })
+          const failure = yield* Effect.flip(Supervisor.run(root))
+          assert.strictEqual(runs, 9)
+          assert.strictEqual(failure._tag === "RestartIntensityReached" && failure.child, "inner")
+          assert.deepStrictEqual(yield* Orchestrator.list, [])
         })
-        const root = Supervisor.make({
-          name: "outer",
-          strategy: "one_for_one",
-          intensity: 2,
-          children: [Child.supervisor(leaf)]
-        })
-        const failure = yield* Effect.flip(Supervisor.run(root))
-        assert.strictEqual(runs, 9)
-        assert.strictEqual(failure._tag === "RestartIntensityReached" && failure.child, "inner")
-        assert.deepStrictEqual(yield* Orchestrator.list, [])
-      })))
+      )
+    )
 
-    it.effect("children stand below their supervisor's path, once", test(() =>
-      Effect.gen(function*() {
-        const inner = Supervisor.make({
-          name: "inner",
-          strategy: "one_for_one",
-          children: [Child.make("leaf", Effect.never)]
+    it.effect(
+      "children stand below their supervisor's path, once",
+      test(() =>
+        Effect.gen(function*() {
+          const inner = Supervisor.make({
+            name: "inner",
+            strategy: "one_for_one",
+            children: [Child.make("leaf", Effect.never)]
+          })
+          yield* Supervisor.start(
+            Supervisor.make({ name: "outer", strategy: "one_for_one", children: [Child.supervisor(inner)] })
+          )
+          assert.deepStrictEqual(
+            (yield* Orchestrator.list).map(({ path }) => path),
+            ["/orchestra/outer/inner", "/orchestra/outer/inner/leaf"]
+          )
         })
-        yield* Supervisor.start(
-          Supervisor.make({ name: "outer", strategy: "one_for_one", children: [Child.supervisor(inner)] })
-        )
-        assert.deepStrictEqual(
-          (yield* Orchestrator.list).map(({ path }) => path),
-          ["/orchestra/outer/inner", "/orchestra/outer/inner/leaf"]
-        )
-      })))
+      )
+    )
   })
 
   describe("events", () => {
-    it.effect("tell each decision and each restart once, in order", test(() =>
-      Effect.gen(function*() {
-        const children = ["a", "b"].map((id) => steerable(id, () => Effect.void))
-        const seen = yield* record
-        const spec = Supervisor.make({
-          name: "app",
-          strategy: "rest_for_one",
-          children: children.map(({ effect, id }) => Child.make(id, effect))
+    it.effect(
+      "tell each decision and each restart once, in order",
+      test(() =>
+        Effect.gen(function*() {
+          const children = ["a", "b"].map((id) => steerable(id, () => Effect.void))
+          const seen = yield* record
+          const spec = Supervisor.make({
+            name: "app",
+            strategy: "rest_for_one",
+            children: children.map(({ effect, id }) => Child.make(id, effect))
+          })
+          yield* Supervisor.start(spec)
+          seen.length = 0
+          yield* children[0]?.fail ?? Effect.void
+          yield* settle
+          assert.deepStrictEqual(
+            seen.map((event) => `${event._tag} ${event.path} ${event.incarnation}`),
+            [
+              "Exited /orchestra/app/a 1",
+              "Decided /orchestra/app 1",
+              "StopRequested /orchestra/app/b 1",
+              "Exited /orchestra/app/b 1",
+              "Ready /orchestra/app/a 2",
+              "Restarted /orchestra/app/a 2",
+              "Ready /orchestra/app/b 2",
+              "Restarted /orchestra/app/b 2"
+            ]
+          )
+          assert.isTrue(seen.every((event, index) => index === 0 || event.seq === (seen[index - 1]?.seq ?? 0) + 1))
         })
-        yield* Supervisor.start(spec)
-        seen.length = 0
-        yield* children[0]?.fail ?? Effect.void
-        yield* settle
-        assert.deepStrictEqual(
-          seen.map((event) => `${event._tag} ${event.path} ${event.incarnation}`),
-          [
-            "Exited /orchestra/app/a 1",
-            "Decided /orchestra/app 1",
-            "StopRequested /orchestra/app/b 1",
-            "Exited /orchestra/app/b 1",
-            "Ready /orchestra/app/a 2",
-            "Restarted /orchestra/app/a 2",
-            "Ready /orchestra/app/b 2",
-            "Restarted /orchestra/app/b 2"
-          ]
-        )
-        assert.isTrue(seen.every((event, index) => index === 0 || event.seq === (seen[index - 1]?.seq ?? 0) + 1))
-      })))
+      )
+    )
   })
 
   describe("make", () => {
