@@ -33,7 +33,6 @@ import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import { dual } from "effect/Function"
 import * as Option from "effect/Option"
 import * as Predicate from "effect/Predicate"
 import type * as Scope from "effect/Scope"
@@ -129,21 +128,20 @@ export const run = <B, E, R>(
  * @category operations
  * @since 0.1.0
  */
-export const fork: {
-  <A, E, R>(
-    effect: Effect.Effect<A, E, R>,
-    options?: TaskOptions
-  ): (group: Group) => Effect.Effect<Routine<A, E>, never, Exclude<R, Scope.Scope> | Task<A, E>>
-  <A, E, R>(
-    group: Group,
-    effect: Effect.Effect<A, E, R>,
-    options?: TaskOptions
-  ): Effect.Effect<Routine<A, E>, never, Exclude<R, Scope.Scope> | Task<A, E>>
-} = dual(
-  (args) => isGroup(args[0]),
-  (group: Group, effect: Effect.Effect<unknown, unknown>, options: TaskOptions = {}) =>
-    Effect.withFiber((fiber) => nodeOf(group).fork({ effect, options, context: fiber.context }))
-)
+export function fork<A, E, R>(
+  group: Group,
+  effect: Effect.Effect<A, E, R>,
+  options?: TaskOptions
+): Effect.Effect<Routine<A, E>, never, Exclude<R, Scope.Scope> | Task<A, E>>
+export function fork(
+  group: Group,
+  options?: TaskOptions
+): <A, E, R>(
+  effect: Effect.Effect<A, E, R>
+) => Effect.Effect<Routine<A, E>, never, Exclude<R, Scope.Scope> | Task<A, E>>
+export function fork(group: Group, ...rest: ReadonlyArray<unknown>): unknown {
+  return taking(rest, (request) => nodeOf(group).fork(request))
+}
 
 /**
  * Forks a task if there is a slot now. Never waits: `None` when the group is full or has ended.
@@ -151,21 +149,30 @@ export const fork: {
  * @category operations
  * @since 0.1.0
  */
-export const tryFork: {
-  <A, E, R>(
-    effect: Effect.Effect<A, E, R>,
-    options?: TaskOptions
-  ): (group: Group) => Effect.Effect<Option.Option<Routine<A, E>>, never, Exclude<R, Scope.Scope> | Task<A, E>>
-  <A, E, R>(
-    group: Group,
-    effect: Effect.Effect<A, E, R>,
-    options?: TaskOptions
-  ): Effect.Effect<Option.Option<Routine<A, E>>, never, Exclude<R, Scope.Scope> | Task<A, E>>
-} = dual(
-  (args) => isGroup(args[0]),
-  (group: Group, effect: Effect.Effect<unknown, unknown>, options: TaskOptions = {}) =>
-    Effect.withFiber((fiber) => Effect.succeed(nodeOf(group).tryFork({ effect, options, context: fiber.context })))
-)
+export function tryFork<A, E, R>(
+  group: Group,
+  effect: Effect.Effect<A, E, R>,
+  options?: TaskOptions
+): Effect.Effect<Option.Option<Routine<A, E>>, never, Exclude<R, Scope.Scope> | Task<A, E>>
+export function tryFork(
+  group: Group,
+  options?: TaskOptions
+): <A, E, R>(
+  effect: Effect.Effect<A, E, R>
+) => Effect.Effect<Option.Option<Routine<A, E>>, never, Exclude<R, Scope.Scope> | Task<A, E>>
+export function tryFork(group: Group, ...rest: ReadonlyArray<unknown>): unknown {
+  return taking(rest, (request) => Effect.succeed(nodeOf(group).tryFork(request)))
+}
+
+/** Takes `(effect, options)` at once, or `(options)` now and the effect later: the overloads say which fits. */
+const taking = <A>(
+  [first, second]: ReadonlyArray<unknown>,
+  use: (request: Request) => Effect.Effect<A>
+): Effect.Effect<A> | ((effect: Request["effect"]) => Effect.Effect<A>) => {
+  const withOptions = (options: unknown) => (effect: Request["effect"]) =>
+    Effect.withFiber((fiber) => use({ effect, options: options as TaskOptions ?? {}, context: fiber.context }))
+  return Effect.isEffect(first) ? withOptions(second)(first as Request["effect"]) : withOptions(first)
+}
 
 /**
  * Tests whether a value is a `Group`.
