@@ -104,12 +104,13 @@ export const run = <B, E, R>(
   body: (group: Group) => Effect.Effect<B, E, R>,
   options: GroupOptions = {}
 ): Effect.Effect<B, E | TaskError<R>, WithoutTasks<R>> =>
-  // The requirement of the body holds its tasks as a phantom; running it takes them out and puts their errors in.
-  Effect.withFiber<B, E | TaskError<R>, WithoutTasks<R>>((fiber) => {
-    const group = new GroupNode(kernelOf(fiber.context), fiber.getRef(Current), options)
-    const running = Effect.suspend(() => body(group)) as Effect.Effect<B, E | TaskError<R>, WithoutTasks<R>>
-    return Effect.uninterruptibleMask((restore) =>
-      Effect.gen(function*() {
+  // From its registration to its removal nothing may interrupt it but where it waits.
+  Effect.uninterruptibleMask((restore) =>
+    Effect.withFiber((fiber) => {
+      const group = new GroupNode(kernelOf(fiber.context), fiber.getRef(Current), options)
+      // The requirement of the body holds its tasks as a phantom; running it takes them out and puts their errors in.
+      const running = Effect.suspend(() => body(group)) as Effect.Effect<B, E | TaskError<R>, WithoutTasks<R>>
+      return Effect.gen(function*() {
         const exit = yield* Effect.exit(restore(Effect.raceFirst(running, group.failed)))
         if (Exit.isFailure(exit)) group.fail(exit.cause)
         const waited = yield* Effect.exit(restore(group.idle))
@@ -118,8 +119,8 @@ export const run = <B, E, R>(
         group.close()
         return yield* group.cause === undefined ? exit : Exit.failCause(group.cause)
       })
-    )
-  })
+    })
+  )
 
 /**
  * Forks a task. Waits for a slot when the group is full; a producer that waits here is released with the group's

@@ -181,12 +181,9 @@ export class Orchestrator extends Context.Service<Orchestrator, {
   ): Effect.Effect<Routine<A, E>, OrchestratorClosed | NotReady, R | Scope.Scope | Orchestrator> {
     return Effect.withFiber((fiber) => {
       const { kernel } = Context.getUnsafe(fiber.context, Orchestrator)
-      const owner = fiber.getRef(Current)
-      return Effect.flatMap(
-        Scope.fork(Context.getUnsafe(fiber.context, Scope.Scope)),
-        (scope) =>
-          forkUnder(kernel, owner ?? kernel, provided(effect), fiber.context, options, { scope, linkedTo: owner })
-      )
+      const parent = fiber.getRef(Current)
+      const holder = { scope: Context.getUnsafe(fiber.context, Scope.Scope), parent }
+      return forkUnder(kernel, parent ?? kernel, provided(effect), fiber.context, options, holder)
     })
   }
 
@@ -223,9 +220,10 @@ export class Orchestrator extends Context.Service<Orchestrator, {
 /** What the effect requires stands in the context that it is forked with. */
 const provided = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E> => effect as Effect.Effect<A, E>
 
-interface Owned {
-  readonly scope: Scope.Closeable
-  readonly linkedTo: RoutineRecord | undefined
+/** What `forkScoped` hands a routine to: the scope, and the routine that it runs in. */
+interface Holder {
+  readonly scope: Scope.Scope
+  readonly parent: RoutineRecord | undefined
 }
 
 const forkUnder = <A, E>(
@@ -234,54 +232,59 @@ const forkUnder = <A, E>(
   effect: Effect.Effect<A, E>,
   context: Context.Context<never>,
   options: RoutineOptions,
-  owned?: Owned
+  holder?: Holder
 ): Effect.Effect<Routine<A, E>, OrchestratorClosed | NotReady> => {
   if (kernel.closing !== "open") {
     return Effect.fail(new OrchestratorClosed({ orchestrator: kernel.name, state: kernel.closing }))
   }
-  const record = new RoutineRecord(kernel, owner, options)
-  record.start(effect, context, { readyNow: options.ready !== "signal" })
-  const routine: Routine<A, E> = record
-  const forked = owned === undefined ? Effect.succeed(routine) : Effect.as(hold(record, owned), routine)
-  return options.awaitReady === true ? Effect.andThen(forked, untilReady(record, options)) : forked
-}
-
-/** The scope stops the routine; the end of the routine frees the scope of it, and fails what it is linked to. */
-const hold = (record: RoutineRecord, { linkedTo, scope }: Owned): Effect.Effect<void> =>
-  Effect.andThen(
-    Scope.addFinalizer(
-      scope,
-      Effect.suspend(() => record.stop(Shutdown.limits({}, record.kernel.writer.now())) ?? Effect.void)
-    ),
-    Effect.sync(() => {
-      const released = (exit: Exit.Exit<unknown, unknown>) => {
-        Scope.closeUnsafe(scope, exit)
-        if (linkedTo?.linkForks === true && Exit.isFailure(exit) && !Cause.hasInterruptsOnly(exit.cause)) {
-          record.observed = true
-          linkedTo.failLinked(exit.cause)
-        }
-      }
-      if (record.exit !== undefined) released(record.exit)
-      else record.ended.add(released)
+  const forked = () => {
+    const record = new RoutineRecord(kernel, owner, options)
+    record.start(effect, context, { readyNow: options.ready !== "signal" })
+    return record
+  }
+  if (holder === undefined && options.awaitReady !== true) return Effect.succeed(forked())
+  // Interrupted at any point, it either has a holder or is stopped.
+  return Effect.uninterruptibleMask((restore) =>
+    Effect.suspend(() => {
+      const record = forked()
+      const ready = options.awaitReady === true ? untilReady(record, options, restore) : Effect.succeed(record)
+      return holder === undefined ? ready : Effect.andThen(hold(record, holder), ready)
     })
   )
+}
 
-const untilReady = (
+/** The scope stops the routine; the end of the routine frees the scope of it, and fails the run that relies on it. */
+const hold = (record: RoutineRecord, { parent, scope }: Holder): Effect.Effect<void> =>
+  Effect.flatMap(Scope.fork(scope), (own) => {
+    const stop = Effect.suspend(() => record.stop(Shutdown.limits({}, record.kernel.writer.now())) ?? Effect.void)
+    const released = (exit: Exit.Exit<unknown, unknown>) => {
+      Scope.closeUnsafe(own, exit)
+      if (parent?.linkForks === true && Exit.isFailure(exit) && !Cause.hasInterruptsOnly(exit.cause)) {
+        record.observed = true
+        parent.failLinked(exit.cause)
+      }
+    }
+    if (record.exit === undefined) record.ended.add(released)
+    else released(record.exit)
+    return Scope.addFinalizer(own, stop)
+  })
+
+const untilReady = Effect.fnUntraced(function*(
   record: RoutineRecord,
-  options: RoutineOptions
-): Effect.Effect<RoutineRecord, NotReady> =>
-  Effect.gen(function*() {
-    const { writer } = record.kernel
-    const started = writer.now()
-    const within = options.startTimeout === undefined ? Infinity : Duration.toMillis(options.startTimeout)
-    const inTime = yield* Effect.timeoutOption(record.readyOrEnded, within)
-    if (record.isReady) return record
-    record.observed = true
-    const stop = record.stop(Shutdown.limits({}, writer.now()))
-    if (stop !== undefined) yield* stop
-    const reason = Option.isSome(inTime) ? "ended" : "timeout"
-    return yield* new NotReady({ path: path(record), reason, waitedMillis: Math.round(writer.now() - started) })
-  }).pipe(Effect.onInterrupt(() => record.stop(Shutdown.limits({}, record.kernel.writer.now())) ?? Effect.void))
+  options: RoutineOptions,
+  restore: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
+) {
+  const { writer } = record.kernel
+  const started = writer.now()
+  const within = options.startTimeout === undefined ? Infinity : Duration.toMillis(options.startTimeout)
+  const waited = yield* Effect.exit(restore(Effect.timeoutOption(record.readyOrEnded, within)))
+  if (record.isReady && Exit.isSuccess(waited)) return record
+  record.observed = true
+  yield* record.stop(Shutdown.limits({}, writer.now())) ?? Effect.void
+  if (Exit.isFailure(waited)) return yield* Effect.failCause(waited.cause)
+  const reason = Option.isSome(waited.value) ? "ended" : "timeout"
+  return yield* new NotReady({ path: path(record), reason, waitedMillis: Math.round(writer.now() - started) })
+})
 
 const make = Effect.fnUntraced(function*(options: OrchestratorOptions) {
   const context = yield* Effect.context<never>()

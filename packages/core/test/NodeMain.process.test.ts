@@ -38,87 +38,135 @@ const test = (effect: () => Effect.Effect<void, never, Effect.Services<ReturnTyp
   Effect.scoped(effect())
 
 describe("NodeMain (processes)", () => {
-  it.live("exits 0 on success, 1 on failure with the error told, with the error's own code if it has one", test(() =>
-    Effect.gen(function*() {
-      assert.strictEqual((yield* Effect.flatMap(start("succeed"), (service) => service.end)).code, 0)
-      const failed = yield* Effect.flatMap(start("fail"), (service) => service.end)
-      assert.strictEqual(failed.code, 1)
-      assert.include(failed.stdout + failed.stderr, "broken")
-      assert.strictEqual((yield* Effect.flatMap(start("coded"), (service) => service.end)).code, 42)
-    })), 20_000)
+  it.live(
+    "exits 0 on success, 1 on failure with the error told, with the error's own code if it has one",
+    test(() =>
+      Effect.gen(function*() {
+        assert.strictEqual((yield* Effect.flatMap(start("succeed"), (service) => service.end)).code, 0)
+        const failed = yield* Effect.flatMap(start("fail"), (service) => service.end)
+        assert.strictEqual(failed.code, 1)
+        assert.include(failed.stdout + failed.stderr, "broken")
+        assert.strictEqual((yield* Effect.flatMap(start("coded"), (service) => service.end)).code, 42)
+      })
+    ),
+    20_000
+  )
 
   for (const [signal, code] of [["SIGINT", 130], ["SIGTERM", 143], ["SIGHUP", 129]] as const) {
-    it.live(`${signal} stops gracefully and exits ${code}`, test(() =>
-      Effect.gen(function*() {
-        const service = yield* start(signal === "SIGTERM" ? "layer" : "forever")
-        yield* service.up
-        yield* service.signal(signal)
-        const { code: exited, stdout } = yield* service.end
-        assert.deepStrictEqual([exited, stdout], [code, "up\ndown\n"])
-      })), 20_000)
+    it.live(
+      `${signal} stops gracefully and exits ${code}`,
+      test(() =>
+        Effect.gen(function*() {
+          const service = yield* start(signal === "SIGTERM" ? "layer" : "forever")
+          yield* service.up
+          yield* service.signal(signal)
+          const { code: exited, stdout } = yield* service.end
+          assert.deepStrictEqual([exited, stdout], [code, "up\ndown\n"])
+        })
+      ),
+      20_000
+    )
   }
 
-  it.live("names who is stuck, and exits with the code of the signal all the same", test(() =>
-    Effect.gen(function*() {
-      const service = yield* start("deaf")
-      yield* service.up
-      yield* service.signal("SIGTERM")
-      const { code, stderr, stdout } = yield* service.end
-      assert.deepStrictEqual([code, stdout], [143, "up\ndown\n"])
-      assert.match(stderr, /stuck: \/orchestra\/deaf, waited \d+ ms/)
-    })), 20_000)
+  it.live(
+    "names who is stuck, and exits with the code of the signal all the same",
+    test(() =>
+      Effect.gen(function*() {
+        const service = yield* start("deaf")
+        yield* service.up
+        yield* service.signal("SIGTERM")
+        const { code, stderr, stdout } = yield* service.end
+        assert.deepStrictEqual([code, stdout], [143, "up\ndown\n"])
+        assert.match(stderr, /stuck: \/orchestra\/deaf, waited \d+ ms/)
+      })
+    ),
+    20_000
+  )
 
-  it.live("does not wait for a program that ignores its interruption past the grace", test(() =>
-    Effect.gen(function*() {
-      const service = yield* start("hung")
-      yield* service.up
-      yield* service.signal("SIGTERM")
-      const { code, stderr } = yield* service.end
-      assert.strictEqual(code, 143)
-      assert.include(stderr, "did not end within 400 ms")
-    })), 20_000)
+  it.live(
+    "does not wait for a program that ignores its interruption past the grace",
+    test(() =>
+      Effect.gen(function*() {
+        const service = yield* start("hung")
+        yield* service.up
+        yield* service.signal("SIGTERM")
+        const { code, stderr } = yield* service.end
+        assert.strictEqual(code, 143)
+        assert.include(stderr, "did not end within 400 ms")
+      })
+    ),
+    20_000
+  )
 
-  it.live("a second signal ends it at once with its own code; the same one within 200 ms is no second one", test(() =>
-    Effect.gen(function*() {
-      const service = yield* start("hung")
-      yield* service.up
-      yield* service.signal("SIGTERM")
-      yield* service.signal("SIGTERM")
-      yield* Effect.sleep("50 millis")
-      yield* service.signal("SIGINT")
-      assert.strictEqual((yield* service.end).code, 130)
-    })), 20_000)
+  it.live(
+    "a second signal ends it at once with its own code; the same one within 200 ms is no second one",
+    test(() =>
+      Effect.gen(function*() {
+        const service = yield* start("hung")
+        yield* service.up
+        yield* service.signal("SIGTERM")
+        yield* service.signal("SIGTERM")
+        yield* Effect.sleep("50 millis")
+        yield* service.signal("SIGINT")
+        assert.strictEqual((yield* service.end).code, 130)
+      })
+    ),
+    20_000
+  )
 
-  it.live("stopWithParent stops it when the process that started it is gone", test(() =>
-    Effect.gen(function*() {
-      const shell = yield* run("sh", ["-c", `"${process.execPath}" "${fixture}" child; true`])
-      yield* shell.up
-      yield* shell.signal("SIGKILL")
-      assert.strictEqual((yield* shell.end).stdout, "up\ndown\n")
-    })), 20_000)
+  it.live(
+    "stopWithParent stops it when the process that started it is gone",
+    test(() =>
+      Effect.gen(function*() {
+        const shell = yield* run("sh", ["-c", `"${process.execPath}" "${fixture}" child; true`])
+        yield* shell.up
+        yield* shell.signal("SIGKILL")
+        assert.strictEqual((yield* shell.end).stdout, "up\ndown\n")
+      })
+    ),
+    20_000
+  )
 
   describe("runCommand", () => {
-    it.live("drops one leading --, and provides the orchestrator", test(() =>
-      Effect.gen(function*() {
-        const { code, stdout } = yield* Effect.flatMap(start("command", "--", "--times", "3"), (command) => command.end)
-        assert.deepStrictEqual([code, stdout], [0, "orchestra 3\n"])
-      })), 20_000)
+    it.live(
+      "drops one leading --, and provides the orchestrator",
+      test(() =>
+        Effect.gen(function*() {
+          const { code, stdout } = yield* Effect.flatMap(
+            start("command", "--", "--times", "3"),
+            (command) => command.end
+          )
+          assert.deepStrictEqual([code, stdout], [0, "orchestra 3\n"])
+        })
+      ),
+      20_000
+    )
 
-    it.live("puts usage and errors on stderr for bad usage, with exit code 2", test(() =>
-      Effect.gen(function*() {
-        for (const args of [["--nonsense"], ["--times", "many"]] as const) {
-          const { code, stderr, stdout } = yield* Effect.flatMap(start("command", ...args), (command) => command.end)
-          assert.deepStrictEqual([code, stdout], [2, ""])
-          assert.include(stderr, "USAGE")
-          assert.include(stderr, args[args.length - 1] ?? "")
-        }
-      })), 20_000)
+    it.live(
+      "puts usage and errors on stderr for bad usage, with exit code 2",
+      test(() =>
+        Effect.gen(function*() {
+          for (const args of [["--nonsense"], ["--times", "many"]] as const) {
+            const { code, stderr, stdout } = yield* Effect.flatMap(start("command", ...args), (command) => command.end)
+            assert.deepStrictEqual([code, stdout], [2, ""])
+            assert.include(stderr, "USAGE")
+            assert.include(stderr, args[args.length - 1] ?? "")
+          }
+        })
+      ),
+      20_000
+    )
 
-    it.live("--help goes to stdout with exit code 0", test(() =>
-      Effect.gen(function*() {
-        const { code, stderr, stdout } = yield* Effect.flatMap(start("command", "--help"), (command) => command.end)
-        assert.deepStrictEqual([code, stderr], [0, ""])
-        assert.include(stdout, "USAGE")
-      })), 20_000)
+    it.live(
+      "--help goes to stdout with exit code 0",
+      test(() =>
+        Effect.gen(function*() {
+          const { code, stderr, stdout } = yield* Effect.flatMap(start("command", "--help"), (command) => command.end)
+          assert.deepStrictEqual([code, stderr], [0, ""])
+          assert.include(stdout, "USAGE")
+        })
+      ),
+      20_000
+    )
   })
 })

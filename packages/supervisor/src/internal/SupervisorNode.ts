@@ -56,16 +56,19 @@ export const begin = <E, R>(
   spec: Supervisor<E, R>,
   { escalates }: BeginOptions
 ): Effect.Effect<SupervisorRef, StartFailure, R | Scope.Scope | Orchestrator> =>
-  Effect.withFiber((fiber) => {
-    const { kernel } = Context.getUnsafe(fiber.context, Orchestrator)
-    const parent = fiber.getRef(Current)
-    const node = new SupervisorNode(kernel, parent, spec, fiber.context, escalates)
-    const stopped = Effect.suspend(() => node.stop(unbounded) ?? Effect.void)
-    return Effect.acquireRelease(Effect.succeed(node), () => stopped).pipe(
-      Effect.andThen(Effect.onInterrupt(node.started, () => stopped)),
-      Effect.as(node)
-    )
-  })
+  // From its registration on it has a holder: the scope.
+  Effect.uninterruptibleMask((restore) =>
+    Effect.withFiber((fiber) => {
+      const { kernel } = Context.getUnsafe(fiber.context, Orchestrator)
+      const parent = fiber.getRef(Current)
+      const node = new SupervisorNode(kernel, parent, spec, fiber.context, escalates)
+      const stopped = Effect.suspend(() => node.stop(unbounded) ?? Effect.void)
+      return Effect.addFinalizer(() => stopped).pipe(
+        Effect.andThen(Effect.onInterrupt(restore(node.started), () => stopped)),
+        Effect.as(node)
+      )
+    })
+  )
 
 /** Every supervisor is made by this module. @internal */
 export const nodeOf = (self: SupervisorRef): SupervisorNode => self as SupervisorNode
