@@ -123,6 +123,38 @@ export interface Failure {
   readonly message: string
 }
 
+/**
+ * A stop of the whole tree under way: its phase, how long the phases before took (milliseconds), and what failed.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export class Stopping {
+  private readonly writer: Writer
+  private entered: number
+  private readonly spent = new Map<Phase, number>()
+  phase: Phase = "ask"
+  readonly failures: Array<Failure> = []
+
+  constructor(writer: Writer) {
+    this.writer = writer
+    this.entered = writer.now()
+  }
+
+  enter(phase: Phase): void {
+    if (phase === this.phase) return
+    const now = this.writer.now()
+    this.spent.set(this.phase, (this.spent.get(this.phase) ?? 0) + now - this.entered)
+    this.phase = phase
+    this.entered = now
+  }
+
+  /** The phases that took any time, in the order they were entered first. */
+  get phases(): ReadonlyArray<{ readonly phase: Phase; readonly durationMillis: number }> {
+    return Array.from(this.spent, ([phase, durationMillis]) => ({ phase, durationMillis }))
+  }
+}
+
 /** Names beyond this many share one template, so that names made up at run time cannot grow the memory. */
 const maxTemplates = 200
 
@@ -150,10 +182,8 @@ export class Kernel implements Node {
   status: State = "running"
   /** Whether it takes routines. */
   closing: "open" | "closing" | "closed" = "open"
-  /** The phase of the stop under way. */
-  phase: Phase | undefined = undefined
-  /** What failed while it was being stopped, during a stop. */
-  failures: Array<Failure> | undefined = undefined
+  /** The stop under way. */
+  stopping: Stopping | undefined = undefined
   bare = true
   children: Children | undefined = undefined
 

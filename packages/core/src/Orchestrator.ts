@@ -35,10 +35,10 @@ import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Scope from "effect/Scope"
-import type * as Stream from "effect/Stream"
+import * as Stream from "effect/Stream"
 import { NotReady, OrchestratorClosed, type SupervisorFailure } from "./CoreError.ts"
 import type { OrchestratorEvent } from "./Event.ts"
-import { type Failure, type Hook, Kernel, type Node, path, tree } from "./Kernel.ts"
+import { type Hook, Kernel, type Node, path, Stopping, tree } from "./Kernel.ts"
 import { Current, type Routine, type RoutineOptions, RoutineRecord } from "./Routine.ts"
 import * as Shutdown from "./Shutdown.ts"
 import type { NodeSnapshot, RoutineSnapshot, TemplateStats, TreeSnapshot } from "./Snapshot.ts"
@@ -199,6 +199,12 @@ export class Orchestrator extends Context.Service<Orchestrator, {
   /** `stats` of the orchestrator in the context. */
   static readonly stats = Effect.flatMap(this, (orchestrator) => orchestrator.stats)
 
+  /** `events` of the orchestrator in the context. */
+  static readonly events = Stream.unwrap(Effect.map(this, (orchestrator) => orchestrator.events))
+
+  /** `instrument` of the orchestrator in the context. */
+  static readonly instrument = (hook: Hook) => Effect.flatMap(this, (orchestrator) => orchestrator.instrument(hook))
+
   /** `fatal` of the orchestrator in the context. */
   static readonly fatal = Effect.flatMap(this, (orchestrator) => orchestrator.fatal)
 
@@ -296,8 +302,7 @@ const make = Effect.fnUntraced(function*(options: OrchestratorOptions) {
     const started = writer.now()
     const before = routines(kernel).length
     const limits = Shutdown.limits(budget, started)
-    const failures: Array<Failure> = kernel.failures = []
-    kernel.phase = "ask"
+    const stop = kernel.stopping = new Stopping(writer)
     const roots = kernel.children === undefined ? [] : [...kernel.children.nodes].reverse()
     for (let i = 0; i < roots.length; i++) {
       const stopping = roots[i]?.stop(limits)
@@ -306,19 +311,20 @@ const make = Effect.fnUntraced(function*(options: OrchestratorOptions) {
       else if (i % 1000 === 999) yield* Effect.yieldNow
     }
     const left = routines(kernel)
-    kernel.phase = left.length === 0 ? undefined : "abandon"
-    kernel.failures = undefined
+    stop.enter("abandon")
+    if (left.length === 0) kernel.stopping = undefined
     const wall = writer.wall()
     return {
       clean: left.length === 0,
       durationMillis: writer.now() - started,
       stopped: Math.max(0, before - left.length),
+      phases: stop.phases,
       stuck: left.map((record) => ({
         path: path(record),
         phase: record.isFinal ? "abandon" as const : "interrupt" as const,
         waitedMillis: record.stopping ? wall - record.stoppingSince : 0
       })),
-      failures
+      failures: stop.failures
     }
   }, Effect.uninterruptible)
 
@@ -370,7 +376,7 @@ const make = Effect.fnUntraced(function*(options: OrchestratorOptions) {
     fatal: Deferred.await(kernel.failed),
     interruptAll: (budget) => stopAll(budget ?? options.shutdown ?? {}),
     shutdown,
-    shutdownProgress: Effect.sync(() => ({ phase: kernel.phase, remaining: routines(kernel).length }))
+    shutdownProgress: Effect.sync(() => ({ phase: kernel.stopping?.phase, remaining: routines(kernel).length }))
   })
 })
 

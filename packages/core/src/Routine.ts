@@ -473,7 +473,7 @@ export class RoutineRecord implements Routine<never, never>, Scope.Closeable, No
       if (bus.observed) bus.emit("Exited", this, { exit: this.lastExit })
     }
     if (this.stopping && failed(exit)) {
-      this.kernel.failures?.push({ path: path(this), message: errorMessage(errorOf(exit.cause)?.value) })
+      this.kernel.stopping?.failures.push({ path: path(this), message: errorMessage(errorOf(exit.cause)?.value) })
     }
     this.runWaiters?.wake(writer, undefined)
     if (this.isFinal) this.endLate()
@@ -581,8 +581,11 @@ export class RoutineRecord implements Routine<never, never>, Scope.Closeable, No
       if (this.kernel.bus.observed) this.kernel.bus.emit("StopRequested", this, {})
       this.askedWaiters?.wake(this.kernel.writer, undefined)
     }
-    if (this.kernel.phase !== undefined) this.kernel.phase = asked === undefined ? "interrupt" : "ask"
-    const interrupted = Effect.suspend(() => this.interruptWithin(limits, missed) ?? Effect.void)
+    this.kernel.stopping?.enter(asked === undefined ? "interrupt" : "ask")
+    const interrupted = Effect.suspend(() => {
+      this.kernel.stopping?.enter("interrupt")
+      return this.interruptWithin(limits, missed) ?? Effect.void
+    })
     return asked === undefined ? this.interruptWithin(limits, missed) : Effect.andThen(asked, interrupted)
   }
 

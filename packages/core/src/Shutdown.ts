@@ -36,8 +36,9 @@ export const Phase = Schema.Literals(["ask", "interrupt", "abandon"])
 export type Phase = typeof Phase.Type
 
 /**
- * What came of a shutdown. `clean` when nothing was left running; `stuck` names everything that was, down to the last
- * nested routine; `failures` names what failed while it was stopped. Durations in milliseconds.
+ * What came of a shutdown. `clean` when nothing was left running; `phases` says how long each took; `stuck` names
+ * everything that still runs, down to the last nested routine, and how long it has ignored its stop; `failures` names
+ * what failed while it was stopped. Durations in milliseconds.
  *
  * @category models
  * @since 0.1.0
@@ -46,6 +47,7 @@ export const ShutdownReport = Schema.Struct({
   clean: Schema.Boolean,
   durationMillis: Schema.Finite,
   stopped: Schema.Int,
+  phases: Schema.Array(Schema.Struct({ phase: Phase, durationMillis: Schema.Finite })),
   stuck: Schema.Array(Schema.Struct({ path: Schema.String, phase: Phase, waitedMillis: Schema.Finite })),
   failures: Schema.Array(Schema.Struct({ path: Schema.String, message: Schema.String }))
 })

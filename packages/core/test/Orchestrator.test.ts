@@ -1,6 +1,6 @@
 import { type Event, Orchestrator, Routine, Shutdown, Snapshot } from "@effect-orchestra/core"
 import { assert, describe, it } from "@effect/vitest"
-import { Deferred, Effect, Exit, Fiber, Option, Schema, Scope, Stream } from "effect"
+import { Deferred, Effect, Exit, Fiber, Logger, Option, Schema, Scope, Stream } from "effect"
 import { TestClock } from "effect/testing"
 
 const provided = <A, E>(effect: Effect.Effect<A, E, Orchestrator | Scope.Scope>) =>
@@ -42,6 +42,32 @@ describe("Orchestrator", () => {
         const after = yield* Effect.flip(Orchestrator.fork(Effect.die("must not run")))
         assert.strictEqual(after._tag === "OrchestratorClosed" && after.state, "closed")
       })))
+  })
+
+  describe("a failure that nobody awaits", () => {
+    const failing = (observe: boolean) =>
+      Effect.gen(function*() {
+        const logged: Array<string> = []
+        const logger = Logger.make(({ logLevel, message }) => void logged.push(`${logLevel} ${String(message)}`))
+        yield* Effect.gen(function*() {
+          const routine = yield* Orchestrator.fork(Effect.fail("no"), { name: "lonely" })
+          if (observe) yield* Routine.await(routine)
+          for (let i = 0; i < 5; i++) yield* Effect.yieldNow
+        }).pipe(Effect.provide(Orchestrator.layer), Effect.provide(Logger.layer([logger])))
+        return logged
+      })
+
+    it.effect("is logged once, with its path", () =>
+      Effect.gen(function*() {
+        const [line, ...rest] = yield* failing(false)
+        assert.match(line ?? "", /^Error .*\/orchestra\/lonely failed and nobody awaits it/)
+        assert.deepStrictEqual(rest, [])
+      }))
+
+    it.effect("is not logged when somebody does", () =>
+      Effect.gen(function*() {
+        assert.deepStrictEqual(yield* failing(true), [])
+      }))
   })
 
   describe("forkScoped", () => {
@@ -174,6 +200,7 @@ describe("Orchestrator", () => {
         yield* TestClock.adjust("2 seconds")
         const report = yield* Fiber.join(first)
         assert.isFalse(report.clean)
+        assert.deepStrictEqual(report.phases, [{ phase: "ask", durationMillis: 0 }, { phase: "interrupt", durationMillis: 2000 }])
         assert.deepStrictEqual(report.stuck, [{ path: "/orchestra/deaf", phase: "abandon", waitedMillis: 2000 }])
         assert.strictEqual(yield* Fiber.join(second), report)
         assert.include(Shutdown.format(report), "stuck: /orchestra/deaf, waited 2000 ms")
