@@ -1,1 +1,89 @@
-export {}
+/**
+ * A backup service of three parts: a database, a watcher of files that writes to it, an API that reads from it.
+ * They start in this order and stop in reverse. When one of them fails it comes back, with those that stand on it.
+ *
+ *     npx -y pnpm@12 start --chaos
+ *     curl -X POST -H 'content-type: application/json' http://127.0.0.1:8080/chaos/database
+ */
+import * as NodeMain from "@effect-orchestra/core/NodeMain"
+import { Server } from "@effect-orchestra/observability"
+import { Child, Supervisor, SupervisorError } from "@effect-orchestra/supervisor"
+import { Cause, Console, Duration, Effect, Layer, Logger, Option, Runtime, Schema, Stream } from "effect"
+import { Command } from "effect/cli"
+import * as ApiServer from "./ApiServer.ts"
+import { PortUnavailable } from "./BackupError.ts"
+import { Chaos } from "./Chaos.ts"
+import { Database } from "./Database.ts"
+import { Display } from "./Display.ts"
+import { FileWatcher } from "./FileWatcher.ts"
+import { options } from "./Options.ts"
+import { Restore } from "./Restore.ts"
+import { Settings } from "./Settings.ts"
+import { Store } from "./Store.ts"
+
+const service = Supervisor.make({
+  name: "backup",
+  strategy: "rest_for_one",
+  children: [
+    Child.layer("database", Layer.merge(Database.layer, Chaos.mortal("database"))),
+    Child.layer("watcher", Layer.merge(FileWatcher.layer, Chaos.mortal("watcher"))),
+    Child.layer("api", Layer.merge(ApiServer.layer, Chaos.mortal("api")).pipe(Layer.provide(Restore.layer)))
+  ]
+})
+
+/** Runs until the supervisor has ended, or `limit` after all is ready. */
+const run = Effect.fnUntraced(function*(limit: Option.Option<Duration.Duration>) {
+  const supervisor = yield* Supervisor.start(service)
+  const { announce, line } = yield* Display
+  const decisions = Stream.filter(Supervisor.events(supervisor), (event) => event._tag === "Decided")
+  yield* Effect.forkScoped(
+    Stream.runForEach(decisions, ({ child, decision, reason }) => line(`${child} ended (${reason}): ${decision}`)),
+    { startImmediately: true }
+  )
+  const { url } = yield* Server.Server
+  const api = yield* ApiServer.ApiAddress.url
+  yield* announce(`backup-service, pid ${process.pid}: API ${api}, orchestra ${url}/orchestra`)
+  const timeUp = Option.match(limit, { onNone: () => Effect.never, onSome: Effect.sleep })
+  yield* Effect.raceFirst(Supervisor.await(supervisor), timeUp)
+}, Effect.scoped)
+
+/** What the backup holds in the end. The database is opened once more: its child has been stopped. */
+const summarize = Effect.gen(function*() {
+  const { line } = yield* Display
+  const { bytes, files, lastRun, objects, versions } = yield* Database.use(({ stats }) => stats)
+  yield* line(`backup: files ${files}, versions ${versions}, contents ${objects}, bytes ${bytes}`)
+  if (lastRun?.partial === true) yield* line("The last run was partial: start again to complete the backup")
+}).pipe(Effect.provide(Database.layer))
+
+const command = Command.make("backup-service", options, (given) => {
+  const port = given.orchestraPort
+  const orchestra = Server.layer({ port }).pipe(
+    Layer.catchTag("ServeError", ({ cause }) =>
+      Layer.effect(Server.Server, Effect.fail(new PortUnavailable({ port, flag: "--orchestra-port", cause }))))
+  )
+  const settings = Settings.layer({ ...given, restoreDirectory: Option.getOrUndefined(given.restoreDirectory) })
+  const environment = Layer.mergeAll(
+    Store.layer,
+    Display.layer,
+    ApiServer.ApiAddress.layer,
+    Chaos.layer({ enabled: given.chaos })
+  ).pipe(Layer.provideMerge(orchestra), Layer.provideMerge(settings), Layer.provideMerge(logger))
+  return Effect.andThen(run(given.for), summarize).pipe(Effect.provide(environment), Effect.catch(tell))
+}).pipe(Command.withDescription("Backs up a directory, and lets you look at the backup and restore from it"))
+
+/** Standard output is for the display. */
+const logger = Logger.layer([Logger.withConsoleError(Logger.formatLogFmt)])
+
+/** Expected errors are one line; the exit code is that of the error. */
+const tell = (error: Error) => {
+  const reason = error instanceof SupervisorError.StartFailure ? Cause.squash(error.cause) : error
+  const { message } = reason instanceof Error ? reason : error
+  return Effect.andThen(Console.error(message), Effect.fail(new Told({ exitCode: Runtime.getErrorExitCode(reason) })))
+}
+
+class Told extends Schema.TaggedError<Told>()("Told", { exitCode: Schema.Int }) {
+  override readonly [Runtime.errorExitCode] = this.exitCode
+  override readonly [Runtime.errorReported] = false
+}
+
+NodeMain.runCommand(command, { version: "0.1.0", stopWithParent: true })

@@ -1,0 +1,112 @@
+/**
+ * One run: brings the backup of some part of the source up to date.
+ */
+import { Clock, Effect, Exit, FileSystem, Option, Path, Stream, type Types } from "effect"
+import type { Counts } from "./Backup.ts"
+import { type DatabaseFailed, NotReadable, type NotWritten } from "./BackupError.ts"
+import type { Changes } from "./Changes.ts"
+import { Database } from "./Database.ts"
+import { Display } from "./Display.ts"
+import { Settings } from "./Settings.ts"
+import { Store } from "./Store.ts"
+import * as Survey from "./Survey.ts"
+
+/** Files that are read and stored at the same time. */
+const concurrency = 4
+
+/** Milliseconds in which a file may be modified twice and keep its time of modification. */
+const clockTick = 2000
+
+/** Failures that are told one by one; of more only the number is told. */
+const toldFailures = 20
+
+/**
+ * Answers how to run on some roots: absolute paths, each with all below it. A file that fails is told and counted, and
+ * the run goes on; it fails only if the database does.
+ */
+export const make = Effect.fnUntraced(function*(changes: Changes) {
+  const fs = yield* FileSystem.FileSystem
+  const path = yield* Path.Path
+  const { source } = yield* Settings
+  const store = yield* Store
+  const database = yield* Database
+  const display = yield* Display
+  const look = yield* Survey.make({ onDirectory: changes.watch, onOther: changes.unwatch })
+
+  /** What failed when it was last tried: told once, not again with every scan. */
+  const failing = new Set<string>()
+  const onFailure = (key: string, error: NotReadable | NotWritten | DatabaseFailed) => {
+    const isTold = failing.has(key) || failing.size >= toldFailures
+    failing.add(key)
+    return isTold ? Effect.void : display.line(error.message)
+  }
+
+  const isUnknown = ([key, found]: readonly [string, Survey.Found]) =>
+    Effect.map(database.lastSeen(key), (seen) =>
+      Option.isNone(seen) || seen.value.modifiedAt === null || seen.value.modifiedAt !== found.modifiedAt ||
+      seen.value.size !== found.size)
+
+  const findGone = Effect.fnUntraced(function*(roots: ReadonlyArray<string>, { files, unreadable }: Survey.Survey) {
+    const present = yield* Effect.forEach(roots, (root) => database.present(Survey.keyOf(path, source, root)))
+    const isHidden = (key: string) => unreadable.some((place) => place.path === "" || `${key}/`.startsWith(`${place.path}/`))
+    return Array.from(new Set(present.flat())).filter((key) => !files.has(key) && !isHidden(key))
+  })
+
+  const backUp = Effect.fnUntraced(
+    function*(key: string, found: Survey.Found) {
+      const readAt = yield* Clock.currentTimeMillis
+      const object = yield* store.add(fs.stream(path.join(source, key)).pipe(
+        Stream.mapError((cause) => new NotReadable({ path: key, vanished: cause.reason._tag === "NotFound", cause }))
+      ))
+      // A time of modification that could come again after this reading is not kept: then the next scan reads once more.
+      const isSettled = found.modifiedAt !== undefined && found.modifiedAt < readAt - clockTick
+      const seen = { path: key, ...object, modifiedAt: isSettled ? found.modifiedAt : null }
+      const isNew = yield* database.record(seen)
+      failing.delete(key)
+      return isNew ? "stored" : "unchanged"
+    },
+    (outcome, key) =>
+      Effect.catch(outcome, (error) =>
+        error._tag === "NotReadable" && error.vanished
+          ? Effect.as(database.markDeleted([key]), "vanished" as const)
+          : Effect.as(onFailure(key, error), "failed" as const))
+  )
+
+  return Effect.fnUntraced(function*(changed: ReadonlySet<string>) {
+    const kind = changed.has(source) ? "scan" : "change"
+    const roots = kind === "scan" ? [source] : Array.from(changed)
+    const survey = yield* look(roots)
+    const unknown = yield* Effect.filter(survey.files, isUnknown)
+    const gone = yield* findGone(roots, survey)
+    if (kind === "change" && unknown.length + gone.length + survey.unreadable.length === 0) return
+
+    const counts: Types.Mutable<Counts> = {
+      files: survey.files.size,
+      stored: 0,
+      unchanged: survey.files.size - unknown.length,
+      deleted: 0,
+      vanished: survey.vanished,
+      skipped: survey.skipped,
+      failed: survey.unreadable.length
+    }
+    const work = Effect.gen(function*() {
+      counts.deleted = yield* database.markDeleted(gone)
+      yield* Effect.forEach(survey.unreadable, (error) => onFailure(error.path, error), { discard: true })
+      let done = 0
+      yield* Effect.forEach(unknown, ([key, found]) =>
+        Effect.flatMap(backUp(key, found), (outcome) => {
+          counts[outcome]++
+          return kind === "scan" ? display.progress(++done, unknown.length) : Effect.void
+        }), { concurrency, discard: true })
+    })
+    yield* Effect.acquireUseRelease(
+      database.startRun(kind),
+      () => work,
+      (id, exit) => database.finishRun(id, counts, counts.failed > 0 || Exit.isFailure(exit))
+    )
+    if (counts.stored + counts.deleted + counts.failed > 0) yield* display.line(`${kind}: ${told(counts)}`)
+  })
+})
+
+const told = ({ deleted, failed, files, stored, vanished }: Counts) =>
+  `files ${files}, stored ${stored}, deleted ${deleted}, vanished ${vanished}, failed ${failed}`
