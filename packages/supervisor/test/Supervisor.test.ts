@@ -179,6 +179,24 @@ describe("Supervisor", () => {
     )
   })
 
+  describe("start on a closed orchestrator", () => {
+    it.effect(
+      "fails at once and starts nothing",
+      test(() =>
+        Effect.gen(function*() {
+          yield* Orchestrator.shutdown()
+          const spec = Supervisor.make({
+            name: "app",
+            strategy: "one_for_one",
+            children: [Child.make("a", Effect.die("must not run"))]
+          })
+          const failure = yield* Effect.flip(Supervisor.start(spec))
+          assert.include(failure.message, "is closed")
+        })
+      )
+    )
+  })
+
   describe("restart", () => {
     it.effect(
       "one_for_one restarts the failed child alone, under the same id and path",

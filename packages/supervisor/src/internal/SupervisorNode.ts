@@ -6,7 +6,7 @@
  *
  * @internal
  */
-import { NotReady } from "@effect-orchestra/core/CoreError"
+import { NotReady, OrchestratorClosed } from "@effect-orchestra/core/CoreError"
 import type { ExitReason, Health, State } from "@effect-orchestra/core/Event"
 import { type Kernel, type Node, path, type StopLimits } from "@effect-orchestra/core/Kernel"
 import { Orchestrator } from "@effect-orchestra/core/Orchestrator"
@@ -60,6 +60,7 @@ export const begin = <E, R>(
   Effect.uninterruptibleMask((restore) =>
     Effect.withFiber((fiber) => {
       const { kernel } = Context.getUnsafe(fiber.context, Orchestrator)
+      if (kernel.closing !== "open") return Effect.fail(refused(kernel, kernel.closing, spec))
       const parent = fiber.getRef(Current)
       const node = new SupervisorNode(kernel, parent, spec, fiber.context, escalates)
       const stopped = Effect.suspend(() => node.stop(unbounded) ?? Effect.void)
@@ -69,6 +70,14 @@ export const begin = <E, R>(
       )
     })
   )
+
+/** A tree that is being stopped takes no supervisor. */
+const refused = (kernel: Kernel, state: "closing" | "closed", spec: Supervisor<unknown, unknown>) =>
+  new StartFailure({
+    supervisor: `${path(kernel)}/${spec.name}`,
+    child: spec.children[0]?.id ?? "",
+    cause: Cause.fail(new OrchestratorClosed({ orchestrator: kernel.name, state }))
+  })
 
 /** Every supervisor is made by this module. @internal */
 export const nodeOf = (self: SupervisorRef): SupervisorNode => self as SupervisorNode
@@ -87,6 +96,7 @@ class Slot {
   round: Round | undefined = undefined
   /** How the run that was to become ready ended instead. */
   startExit: Exit.Exit<unknown, unknown> | undefined = undefined
+  /** How its last run ended: its own end, when none follows. */
   lastExit: Exit.Exit<unknown, unknown> = Exit.interrupt()
   ranMillis = 0
   step: Step | undefined = undefined
@@ -501,7 +511,7 @@ class SupervisorNode implements SupervisorRef, Node, Keeper {
       return record.stopRun(this.limitsOf(slot, limits), (waited) => record.abandon(waited))
     }
     this.submit(() => {
-      if (!record.isFinal) record.settle(Exit.interrupt())
+      if (!record.isFinal) record.settle(slot.lastExit)
     })
     return undefined
   }
