@@ -79,6 +79,7 @@ const sentences = {
   EndedLate: (e) => `ended after all, ${duration(e.waitedMillis)} late`,
   Decided: (e) => decisions[e.decision]?.(e) ?? `decided: ${e.decision}`,
   Restarted: (e) => `starts run ${e.incarnation} (${e.reason})`,
+  Dropped: (e) => `${plural(e.dropped, "event")} came faster than this page could read, and are not shown`,
   GaveUp: (e) => `gave up after ${plural(e.attempts, "restart")}: ${e.child}`
 }
 
@@ -92,7 +93,7 @@ const decisions = {
 }
 
 const tones = { Exited: (e) => e.exit.reason === "failure" || e.exit.reason === "defect" ? "bad" : "quiet" }
-for (const tag of ["Restarted", "BackoffStarted", "Decided"]) tones[tag] = () => "warn"
+for (const tag of ["Restarted", "BackoffStarted", "Decided", "Dropped"]) tones[tag] = () => "warn"
 for (const tag of ["Stuck", "Abandoned", "GaveUp"]) tones[tag] = () => "bad"
 tones.Ready = () => "ok"
 
@@ -542,7 +543,9 @@ const handlers = {
     events.push(data)
     events = events.slice(-maxEvents)
   },
-  dropped: () => {}
+  dropped: ({ dropped }) => {
+    events.push({ _tag: "Dropped", seq: (events.at(-1)?.seq ?? 0) + 0.5, at: now(), path: "", dropped })
+  }
 }
 
 const take = ({ at, rows, summary: sums }) => {

@@ -196,7 +196,11 @@ const make = Effect.gen(function*() {
       let above = nodeOf(kernel, id)?.owner
       for (; above !== undefined && !changed.has(above.id); above = above.owner) changed.add(above.id)
     }
-    changed.forEach(look)
+    let looked = 0
+    for (const id of changed) {
+      look(id)
+      if (++looked % 500 === 0) yield* Effect.yieldNow
+    }
     const head = { at: yield* Clock.currentTimeMillis, summary: yield* summary }
     const unchanged = JSON.stringify(head.summary) === client.summary
     client.summary = JSON.stringify(head.summary)

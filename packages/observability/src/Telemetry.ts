@@ -87,7 +87,7 @@ const make = Effect.gen(function*() {
     const meter = Meter.make(MetricTable.shutdownRemaining)
     for (const phase of ["ask", "interrupt", "abandon"]) meter.add([phase], 0)
     // Outside a shutdown nobody needs to be counted.
-    if (orchestrator.kernel.phase === undefined) return meter
+    if (orchestrator.kernel.stopping === undefined) return meter
     const { phase, remaining } = yield* orchestrator.shutdownProgress
     if (phase !== undefined) meter.add([phase], remaining)
     return meter
