@@ -204,7 +204,7 @@ class GroupNode implements Group, Node, Keeper {
   readonly incarnation = 1
   readonly limit: number
   status: State = "running"
-  since: number
+  private since: number
   bare = false
   children: Node["children"] = undefined
   /** Why it failed. Its error type is known to the caller of `run` alone. */
@@ -224,8 +224,8 @@ class GroupNode implements Group, Node, Keeper {
     this.number = kernel.nextId()
     this.name = options.name ?? "group"
     this.owner = owner ?? kernel
-    this.since = kernel.writer.wall()
-    kernel.add(this.number, this)
+    this.since = kernel.writer.now()
+    kernel.add(this)
   }
 
   get id(): string {
@@ -292,7 +292,8 @@ class GroupNode implements Group, Node, Keeper {
 
   close(): void {
     this.status = this.cause === undefined ? "succeeded" : "failed"
-    this.kernel.remove(this.number, this)
+    this.since = this.kernel.writer.now()
+    this.kernel.remove(this)
   }
 
   ready(): void {}
@@ -348,7 +349,7 @@ class GroupNode implements Group, Node, Keeper {
       path: path(this),
       state: this.status,
       health,
-      since: this.since,
+      since: this.kernel.writer.shown(this.since),
       active: this.active,
       concurrency: this.limit === Infinity ? null : this.limit
     }

@@ -30,6 +30,8 @@ import { Writer } from "./Writer.ts"
  */
 export interface Node {
   readonly kind: NodeSnapshot["kind"]
+  /** Its place in the order of all nodes of the orchestrator, and the number of its id. */
+  readonly number: number
   readonly id: string
   readonly name: string
   readonly owner: Node | undefined
@@ -57,22 +59,25 @@ export interface StopLimits {
   readonly deadline: number
 }
 
-/** The live children of a node in the order they came, and who holds which bare name. */
+/** The live children of a node: who holds which bare name, and those that came when theirs was taken. */
 class Children {
-  readonly nodes = new Set<Node>()
   private readonly holders = new Map<string, Node>()
+  private readonly others = new Set<Node>()
+
+  /** In the order they came. */
+  get nodes(): ReadonlyArray<Node> {
+    return [...this.holders.values(), ...this.others].sort((a, b) => a.number - b.number)
+  }
 
   add(node: Node): void {
-    this.nodes.add(node)
-    if (!this.holders.has(node.name)) {
-      node.bare = true
-      this.holders.set(node.name, node)
-    }
+    node.bare = !this.holders.has(node.name)
+    if (node.bare) this.holders.set(node.name, node)
+    else this.others.add(node)
   }
 
   delete(node: Node): void {
-    this.nodes.delete(node)
     if (node.bare) this.holders.delete(node.name)
+    else this.others.delete(node)
   }
 }
 
@@ -166,6 +171,7 @@ const maxTemplates = 200
  */
 export class Kernel implements Node {
   readonly kind = "orchestrator"
+  readonly number = 0
   readonly id = "o-1"
   readonly owner = undefined
   readonly incarnation = 1
@@ -173,7 +179,7 @@ export class Kernel implements Node {
   readonly writer: Writer
   readonly context: Context.Context<never>
   readonly bus: EventBus
-  since: number
+  private entered: number
   readonly failed = Deferred.makeUnsafe<never, SupervisorFailure>()
   readonly nodes = new Map<number, Node>()
   readonly templates = new Map<string, Template>()
@@ -191,8 +197,13 @@ export class Kernel implements Node {
     this.name = name
     this.context = context
     this.writer = new Writer(context)
-    this.since = this.writer.wall()
+    this.entered = this.writer.now()
     this.bus = new EventBus(this)
+  }
+
+  /** When it entered its state, as a time of day. */
+  get since(): number {
+    return this.writer.shown(this.entered)
   }
 
   nextId(): number {
@@ -213,20 +224,20 @@ export class Kernel implements Node {
     return this.overflow.starts === 0 ? [...this.templates.values()] : [...this.templates.values(), this.overflow]
   }
 
-  add(number: number, node: Node): void {
-    this.nodes.set(number, node)
+  add(node: Node): void {
+    this.nodes.set(node.number, node)
     const owner = node.owner ?? this
     ;(owner.children ??= new Children()).add(node)
   }
 
-  remove(number: number, node: Node): void {
-    this.nodes.delete(number)
+  remove(node: Node): void {
+    this.nodes.delete(node.number)
     ;(node.owner ?? this).children?.delete(node)
   }
 
   move(to: State): void {
     this.status = to
-    this.since = this.writer.wall()
+    this.entered = this.writer.now()
   }
 
   /** A supervisor without a parent gave up. */
@@ -259,7 +270,7 @@ export class Kernel implements Node {
  */
 export const tree = (node: Node): TreeSnapshot => ({
   node: node.snapshot(),
-  children: node.children === undefined ? [] : Array.from(node.children.nodes, tree)
+  children: node.children === undefined ? [] : node.children.nodes.map(tree)
 })
 
 /**

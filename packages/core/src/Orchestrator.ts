@@ -313,7 +313,7 @@ const make = Effect.fnUntraced(function*(options: OrchestratorOptions) {
     const left = routines(kernel)
     stop.enter("abandon")
     if (left.length === 0) kernel.stopping = undefined
-    const wall = writer.wall()
+    const now = writer.now()
     return {
       clean: left.length === 0,
       durationMillis: writer.now() - started,
@@ -322,7 +322,7 @@ const make = Effect.fnUntraced(function*(options: OrchestratorOptions) {
       stuck: left.map((record) => ({
         path: path(record),
         phase: record.isFinal ? "abandon" as const : "interrupt" as const,
-        waitedMillis: record.stopping ? wall - record.stoppingSince : 0
+        waitedMillis: record.stopping ? now - record.stoppingSince : 0
       })),
       failures: stop.failures
     }

@@ -315,6 +315,8 @@ export interface StartOptions {
   readonly readyNow: boolean
   readonly scope?: Scope.Closeable
   readonly linkForks?: boolean
+  /** Called when the run has its number, before anything else is told of it. */
+  readonly begun?: () => void
 }
 
 /**
@@ -345,15 +347,14 @@ export class RoutineRecord implements Routine<never, never>, Scope.Closeable, No
   children: Node["children"] = undefined
 
   status: State = "pending"
+  /** When it entered its state, on the monotonic clock like every time here. */
   since: number
   incarnation = 0
   /** How often a run followed one that the keeper did not want to end. */
   restarts = 0
   startedAt: number | undefined = undefined
-  /** The same on the monotonic clock, kept where somebody asks how long a run took. */
-  startedMono = 0
   isReady = false
-  /** Whether this run was asked to stop, and when (wall clock). */
+  /** Whether this run was asked to stop, and when. */
   stopping = false
   stoppingSince = 0
   /** Whether it ignored its interruption past its bound. */
@@ -369,7 +370,7 @@ export class RoutineRecord implements Routine<never, never>, Scope.Closeable, No
   scope: Scope.Closeable | undefined = undefined
   /** The final end. */
   exit: Exit.Exit<never, never> | undefined = undefined
-  readonly ended = new Waiters<Exit.Exit<never, never>>()
+  private endWaiters: Waiters<Exit.Exit<never, never>> | undefined = undefined
   private fiberExit: Exit.Exit<unknown, unknown> | undefined = undefined
   private linked: Cause.Cause<unknown> | undefined = undefined
   private runWaiters: Waiters<void> | undefined = undefined
@@ -387,14 +388,19 @@ export class RoutineRecord implements Routine<never, never>, Scope.Closeable, No
     this.observed = keeper !== undefined
     this.template = kernel.template(this.name)
     // A routine that starts at once is pending for no time that anybody could see.
-    this.since = keeper === undefined ? 0 : kernel.writer.wall()
+    this.since = keeper === undefined ? 0 : kernel.writer.now()
     this.template.move(undefined, this.status)
-    kernel.add(this.number, this)
+    kernel.add(this)
     if (kernel.bus.observed) kernel.bus.emit("Forked", this, {})
   }
 
   get id(): string {
     return `r-${this.number}`
+  }
+
+  /** Who waits for the final end. */
+  get ended(): Waiters<Exit.Exit<never, never>> {
+    return this.endWaiters ??= new Waiters()
   }
 
   get isFinal(): boolean {
@@ -407,8 +413,9 @@ export class RoutineRecord implements Routine<never, never>, Scope.Closeable, No
 
   /** Starts the next run. `scope` holds its resources, and is closed when it ends. */
   start(effect: Effect.Effect<unknown, unknown>, context: Context.Context<never>, options: StartOptions): void {
-    const { bus, writer } = this.kernel
+    const { writer } = this.kernel
     this.incarnation++
+    options.begun?.()
     this.scope = options.scope ?? this
     this.isReady = false
     this.stopping = false
@@ -416,8 +423,7 @@ export class RoutineRecord implements Routine<never, never>, Scope.Closeable, No
     this.linked = undefined
     this.linkForks = options.linkForks === true
     this.nextStartAt = undefined
-    const now = this.startedAt = writer.wall()
-    if (this.keeper !== undefined || bus.observed) this.startedMono = writer.now()
+    const now = this.startedAt = writer.now()
     this.template.starts++
     if (options.readyNow) this.markReady(now)
     else this.move("starting", now)
@@ -438,7 +444,7 @@ export class RoutineRecord implements Routine<never, never>, Scope.Closeable, No
   }
 
   /** The present run is ready. */
-  markReady(now = this.kernel.writer.wall()): void {
+  markReady(now = this.kernel.writer.now()): void {
     if (this.isReady || this.scope === undefined || this.fiberExit !== undefined) return
     this.isReady = true
     if (!this.stopping) this.move("running", now)
@@ -455,6 +461,7 @@ export class RoutineRecord implements Routine<never, never>, Scope.Closeable, No
     this.keeper?.exited(this, exit)
     const closing = Scope.closeUnsafe(this.scope, exit)
     if (closing === undefined) return this.closed(exit)
+    if (!this.stopping) this.move("stopping")
     writer.wake({
       run: () => {
         const finalizers = Effect.runForkWith(this.kernel.context)(closing, { uninterruptible: true })
@@ -484,7 +491,7 @@ export class RoutineRecord implements Routine<never, never>, Scope.Closeable, No
   /** Gives the routine its final state and wakes whoever waits for it. */
   settle(exit: Exit.Exit<unknown, unknown>): void {
     this.finish(exit, finalStates[reasonOf(exit)])
-    this.kernel.remove(this.number, this)
+    this.kernel.remove(this)
     if (!this.observed && failed(exit)) this.kernel.writer.nextTurn({ run: () => this.report(exit.cause) })
   }
 
@@ -502,14 +509,14 @@ export class RoutineRecord implements Routine<never, never>, Scope.Closeable, No
     const end = this.exit = exit as Exit.Exit<never, never>
     this.move(state)
     if (bus.observed) bus.emit("Stopped", this, { state })
-    this.ended.wake(writer, end)
+    this.endWaiters?.wake(writer, end)
     this.readyWaiters?.wake(writer, undefined)
   }
 
   private endLate(): void {
     const { bus, writer } = this.kernel
-    this.kernel.remove(this.number, this)
-    if (bus.observed) bus.emit("EndedLate", this, { waitedMillis: writer.wall() - this.since })
+    this.kernel.remove(this)
+    if (bus.observed) bus.emit("EndedLate", this, { waitedMillis: writer.now() - this.since })
   }
 
   private report(cause: Cause.Cause<unknown>): void {
@@ -517,7 +524,7 @@ export class RoutineRecord implements Routine<never, never>, Scope.Closeable, No
     Effect.runForkWith(this.kernel.context)(Effect.logError(`${path(this)} failed and nobody awaits it`, cause))
   }
 
-  move(to: State, now = this.kernel.writer.wall()): void {
+  move(to: State, now = this.kernel.writer.now()): void {
     this.template.move(this.status, to)
     this.status = to
     this.since = now
@@ -640,7 +647,7 @@ export class RoutineRecord implements Routine<never, never>, Scope.Closeable, No
       incarnation: this.incarnation,
       at: writer.wall(),
       reason: reasonOf(exit),
-      ranMillis: this.startedMono === 0 ? 0 : writer.now() - this.startedMono,
+      ranMillis: this.startedAt === undefined ? 0 : writer.now() - this.startedAt,
       errorType: error === undefined ? null : errorType(error.value),
       message: error === undefined ? null : errorMessage(error.value)
     }
@@ -653,6 +660,7 @@ export class RoutineRecord implements Routine<never, never>, Scope.Closeable, No
   }
 
   snapshot(): RoutineSnapshot {
+    const { writer } = this.kernel
     return {
       kind: this.kind,
       id: this.id,
@@ -660,13 +668,13 @@ export class RoutineRecord implements Routine<never, never>, Scope.Closeable, No
       path: path(this),
       state: this.status,
       health: this.health,
-      ready: this.isReady,
-      since: this.since,
-      startedAt: this.startedAt ?? null,
+      ready: this.isReady && this.scope !== undefined && !this.stopping,
+      since: writer.shown(this.since),
+      startedAt: this.startedAt === undefined ? null : writer.shown(this.startedAt),
       incarnation: this.incarnation,
       restarts: this.restarts,
       supervisor: this.owner?.kind === "supervisor" ? path(this.owner) : null,
-      nextStartAt: this.nextStartAt ?? null,
+      nextStartAt: this.nextStartAt === undefined ? null : writer.shown(this.nextStartAt),
       lastExit: this.lastExit ?? null,
       attributes: this.options.attributes ?? {}
     }

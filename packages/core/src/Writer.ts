@@ -59,6 +59,7 @@ export class Writer {
   private scheduled = false
   private depth = 0
   private order = 0
+  private offset = NaN
   private readonly deadlines = new Deadlines()
   private sleeper: { readonly fiber: Fiber.Fiber<void>; readonly until: number } | undefined = undefined
 
@@ -74,6 +75,14 @@ export class Writer {
 
   wall(): number {
     return this.clock.currentTimeMillisUnsafe()
+  }
+
+  /** The time of day, in whole milliseconds, that belongs to the monotonic time `at`. */
+  shown(at: number): number {
+    const offset = this.wall() - this.now()
+    // The two clocks drift by fractions; only when the time of day was set anew does what is shown move with it.
+    if (!(Math.abs(offset - this.offset) < 1000)) this.offset = offset
+    return Math.round(this.offset + at)
   }
 
   /** Runs a decision: now if the writer is idle, else after the ones before it. */

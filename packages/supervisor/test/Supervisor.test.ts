@@ -737,10 +737,10 @@ describe("Supervisor", () => {
               "Decided /orchestra/app 1",
               "StopRequested /orchestra/app/b 1",
               "Exited /orchestra/app/b 1",
-              "Ready /orchestra/app/a 2",
               "Restarted /orchestra/app/a 2",
-              "Ready /orchestra/app/b 2",
-              "Restarted /orchestra/app/b 2"
+              "Ready /orchestra/app/a 2",
+              "Restarted /orchestra/app/b 2",
+              "Ready /orchestra/app/b 2"
             ]
           )
           assert.isTrue(seen.every((event, index) => index === 0 || event.seq === (seen[index - 1]?.seq ?? 0) + 1))

@@ -164,7 +164,7 @@ class SupervisorNode implements SupervisorRef, Node, Keeper {
   private startFailure: StartFailure | undefined = undefined
   private gaveUp: RestartIntensityReached | undefined = undefined
   status: State = "starting"
-  since: number
+  private since: number
   bare = false
   children: Node["children"] = undefined
 
@@ -186,8 +186,8 @@ class SupervisorNode implements SupervisorRef, Node, Keeper {
     // A child builds its layers with a memo map of its own, whatever the supervisor itself is built with.
     this.context = Context.omit(Scope.Scope, Layer.CurrentMemoMap)(context) as Context.Context<never>
     this.window = new Window(spec.intensity, Duration.toMillis(spec.period))
-    this.since = kernel.writer.wall()
-    kernel.add(this.number, this)
+    this.since = kernel.writer.now()
+    kernel.add(this)
     const slots = spec.children.map((child, index) => new Slot(this, child, index))
     this.slots = new Map(slots.map((slot) => [slot.record, slot]))
   }
@@ -226,7 +226,7 @@ class SupervisorNode implements SupervisorRef, Node, Keeper {
 
   private move(to: State): void {
     this.status = to
-    this.since = this.kernel.writer.wall()
+    this.since = this.kernel.writer.now()
   }
 
   // -- what the runs tell --
@@ -239,7 +239,7 @@ class SupervisorNode implements SupervisorRef, Node, Keeper {
     const slot = this.slots.get(record)
     if (slot === undefined) return
     slot.services = undefined
-    slot.ranMillis = this.kernel.writer.now() - record.startedMono
+    slot.ranMillis = this.kernel.writer.now() - (record.startedAt ?? 0)
     if (this.isStopping || record.stopping || !slot.wanted) return slot.outcome.wake(this.kernel.writer, undefined)
     if (!record.isReady) {
       slot.startExit = exit
@@ -260,6 +260,7 @@ class SupervisorNode implements SupervisorRef, Node, Keeper {
     const slot = this.slots.get(record)
     if (slot !== undefined) slot.lastExit = exit
     if (slot === undefined || this.isStopping || !slot.wanted) record.settle(exit)
+    else if (slot.round?.until !== undefined) record.move("backoff")
   }
 
   // -- decisions --
@@ -381,11 +382,11 @@ class SupervisorNode implements SupervisorRef, Node, Keeper {
       if (slot.record.scope === undefined) continue
       yield* slot.record.stopRun(this.limitsOf(slot, unbounded), (waited) => this.overdue(slot, waited)) ?? Effect.void
     }
-    if (round.offender !== undefined) yield* this.backOff(round, round.offender)
+    const delayMillis = round.offender === undefined ? undefined : yield* this.backOff(round, round.offender)
     for (const slot of round.start) {
       // The next run never overlaps the one before, however long that one takes to end.
       yield* slot.record.runEnded
-      if (slot.wanted) yield* this.startSlot(slot, round.offender !== undefined)
+      if (slot.wanted) yield* this.startSlot(slot, delayMillis)
     }
   })
 
@@ -395,15 +396,16 @@ class SupervisorNode implements SupervisorRef, Node, Keeper {
     if (delay === undefined) {
       return yield* Effect.fail({ slot: offender, exit: offender.lastExit, exhausted: true })
     }
-    if (delay === 0) return
+    if (delay === 0) return 0
     round.until = writer.now() + delay
     for (const { record } of round.start) {
-      record.nextStartAt = writer.wall() + delay
+      record.nextStartAt = round.until
       if (record.scope === undefined) record.move("backoff")
       if (bus.observed) bus.emit("BackoffStarted", record, { delayMillis: delay, attempt: record.incarnation + 1 })
     }
     yield* writer.sleep(delay)
     round.until = undefined
+    return delay
   })
 
   /** The delay before the next start in milliseconds; undefined when the schedule has ended. */
@@ -420,23 +422,17 @@ class SupervisorNode implements SupervisorRef, Node, Keeper {
     })
   })
 
-  private readonly startSlot = Effect.fnUntraced(function*(this: SupervisorNode, slot: Slot, again: boolean) {
-    const { bus, writer } = this.kernel
+  /** Starts a child and waits until it is ready; `delayMillis` is the backoff before a restart. */
+  private readonly startSlot = Effect.fnUntraced(function*(this: SupervisorNode, slot: Slot, delayMillis?: number) {
+    const { writer } = this.kernel
     const { record } = slot
-    const delayMillis = record.nextStartAt === undefined ? 0 : Math.max(0, record.nextStartAt - record.since)
     slot.startExit = undefined
-    if (again) {
-      record.restarts++
-      record.template.restarts++
-    }
     record.start(this.bodyOf(slot), this.contextOf(slot), {
       readyNow: slot.readyNow,
       scope: Scope.makeUnsafe(),
-      linkForks: slot.child.body._tag === "Layer"
+      linkForks: slot.child.body._tag === "Layer",
+      ...(delayMillis === undefined ? {} : { begun: () => this.restarted(slot, delayMillis) })
     })
-    if (again && bus.observed) {
-      bus.emit("Restarted", record, { supervisor: this.name, reason: slot.reason, delayMillis })
-    }
     if (slot.readyNow || record.isReady) return
     const within = slot.child.options.startTimeout ?? (slot.child.options.awaitReady === true ? "30 seconds" : Infinity)
     const started = writer.now()
@@ -472,6 +468,13 @@ class SupervisorNode implements SupervisorRef, Node, Keeper {
       (context, earlier) => earlier.services === undefined ? context : Context.merge(context, earlier.services),
       this.context
     )
+  }
+
+  private restarted({ reason, record }: Slot, delayMillis: number): void {
+    const { bus } = this.kernel
+    record.restarts++
+    record.template.restarts++
+    if (bus.observed) bus.emit("Restarted", record, { supervisor: this.name, reason, delayMillis })
   }
 
   private readonly tooLate = Effect.fnUntraced(function*(this: SupervisorNode, slot: Slot, waitedMillis: number) {
@@ -536,7 +539,7 @@ class SupervisorNode implements SupervisorRef, Node, Keeper {
   private finish(): void {
     const { writer } = this.kernel
     this.move(this.gaveUp === undefined && this.startFailure === undefined ? "interrupted" : "failed")
-    this.kernel.remove(this.number, this)
+    this.kernel.remove(this)
     this.startWaiters.wake(
       writer,
       this.startFailure === undefined ? Exit.interrupt() : Exit.fail(this.startFailure)
@@ -564,7 +567,7 @@ class SupervisorNode implements SupervisorRef, Node, Keeper {
       path: path(this),
       state: this.status,
       health,
-      since: this.since,
+      since: this.kernel.writer.shown(this.since),
       strategy: this.spec.strategy,
       budget: {
         used: this.window.used(this.kernel.writer.now()),
