@@ -1,15 +1,34 @@
 /** What a user of the published packages might write: type-checked and run against their tarballs. */
 import { Orchestrator, Routine } from "@effect-orchestra/core"
-import { Effect } from "effect"
+import * as NodeMain from "@effect-orchestra/core/NodeMain"
+import { Server } from "@effect-orchestra/observability"
+import { Child, Supervisor } from "@effect-orchestra/supervisor"
+import { Context, Effect, Layer } from "effect"
 import assert from "node:assert/strict"
 
-const program = Effect.gen(function*() {
-  const sum = yield* Orchestrator.fork(Effect.succeed(1 + 1), { name: "sum" })
-  yield* Orchestrator.fork(Effect.never, { name: "poller" })
-  const value = yield* Routine.join(sum)
-  const report = yield* Orchestrator.shutdown()
-  return { clean: report.clean, value }
-}).pipe(Effect.provide(Orchestrator.layer))
+class Pool extends Context.Service<Pool, { readonly size: number }>()("consumer/Pool") {}
 
-assert.deepEqual(await Effect.runPromise(program), { clean: true, value: 2 })
-console.log("the program ran")
+const app = Supervisor.make({
+  name: "app",
+  strategy: "rest_for_one",
+  children: [
+    Child.layer("pool", Layer.succeed(Pool, { size: 4 })),
+    Child.make("worker", Effect.andThen(Pool, Effect.never))
+  ]
+})
+
+const program = Effect.gen(function*() {
+  yield* Supervisor.start(app)
+  const sum = yield* Orchestrator.fork(Effect.succeed(1 + 1), { name: "sum" })
+  assert.equal(yield* Routine.join(sum), 2)
+  const { url } = yield* Server.Server
+  const page = yield* Effect.promise(() => fetch(`${url}/orchestra`).then((response) => response.text()))
+  assert.match(page, /<html/)
+  const metrics = yield* Effect.promise(() => fetch(`${url}/metrics`).then((response) => response.text()))
+  assert.match(metrics, /orchestra_routine_starts_total\{orchestra_routine_name="worker"\} 1/)
+  const report = yield* Orchestrator.shutdown()
+  assert.deepEqual({ clean: report.clean, stopped: report.stopped }, { clean: true, stopped: 2 })
+  console.log("the program ran")
+}).pipe(Effect.scoped)
+
+NodeMain.run(Effect.provide(program, Server.layer({ port: 0 })))

@@ -1,6 +1,6 @@
 import { type Event, Orchestrator, Routine, Shutdown, Snapshot } from "@effect-orchestra/core"
 import { assert, describe, it } from "@effect/vitest"
-import { Deferred, Effect, Exit, Fiber, Logger, Option, Schema, Scope, Stream } from "effect"
+import { Deferred, Effect, Exit, Fiber, Layer, Logger, Option, Schema, Scope, Stream } from "effect"
 import { TestClock } from "effect/testing"
 
 const provided = <A, E>(effect: Effect.Effect<A, E, Orchestrator | Scope.Scope>) =>
@@ -53,7 +53,7 @@ describe("Orchestrator", () => {
           const routine = yield* Orchestrator.fork(Effect.fail("no"), { name: "lonely" })
           if (observe) yield* Routine.await(routine)
           for (let i = 0; i < 5; i++) yield* Effect.yieldNow
-        }).pipe(Effect.provide(Orchestrator.layer), Effect.provide(Logger.layer([logger])))
+        }).pipe(Effect.provide(Layer.provideMerge(Orchestrator.layer, Logger.layer([logger]))))
         return logged
       })
 
@@ -200,7 +200,10 @@ describe("Orchestrator", () => {
         yield* TestClock.adjust("2 seconds")
         const report = yield* Fiber.join(first)
         assert.isFalse(report.clean)
-        assert.deepStrictEqual(report.phases, [{ phase: "ask", durationMillis: 0 }, { phase: "interrupt", durationMillis: 2000 }])
+        assert.deepStrictEqual(report.phases, [{ phase: "ask", durationMillis: 0 }, {
+          phase: "interrupt",
+          durationMillis: 2000
+        }])
         assert.deepStrictEqual(report.stuck, [{ path: "/orchestra/deaf", phase: "abandon", waitedMillis: 2000 }])
         assert.strictEqual(yield* Fiber.join(second), report)
         assert.include(Shutdown.format(report), "stuck: /orchestra/deaf, waited 2000 ms")

@@ -72,7 +72,7 @@ describe("Restart", () => {
             }
           }).pipe(Random.withSeed(`window ${seed}`))
         }
-      }))
+      }), 120_000)
 
     it("keeps O(intensity) entries over a million restarts", () => {
       const window = new Restart.Window(3, 10)

@@ -78,7 +78,7 @@ describe("a storm of failures", () => {
           }
           assert.isAbove(restarts, 5 * seeds)
         }).pipe(Effect.provide(Orchestrator.layer)),
-      60_000
+      120_000
     )
   }
 })
