@@ -14,18 +14,19 @@ import { Restore } from "../src/backup-service/Restore.ts"
 import { Store } from "../src/backup-service/Store.ts"
 import * as BackupWorld from "./BackupWorld.ts"
 
-/** The services that the API stands on: the real ones, but for the watcher, which only counts the scans it is asked for. */
-const services = (world: BackupWorld.World, scans: Ref.Ref<number>, { chaos }: Options) =>
+/** The services that the API stands on: the real ones, but for the watcher. */
+const services = (world: BackupWorld.World, { chaos, scan }: Options) =>
   Layer.fresh(Restore.layer).pipe(
     Layer.provideMerge(Layer.fresh(Database.layer)),
     Layer.provideMerge(Layer.fresh(Store.layer)),
     Layer.provideMerge(Chaos.layer({ enabled: chaos })),
-    Layer.provideMerge(Layer.succeed(FileWatcher, { scan: Ref.update(scans, (n) => n + 1) })),
+    Layer.provideMerge(Layer.succeed(FileWatcher, { scan })),
     Layer.provideMerge(Layer.merge(world.settings, NodeHttpServer.layerHttpServices))
   )
 
 interface Options {
   readonly chaos: boolean
+  readonly scan: Effect.Effect<void>
 }
 
 interface Setting {
@@ -42,7 +43,7 @@ interface Setting {
 
 const withApi = <A, E>(
   test: (setting: Setting) => Effect.Effect<A, E, Database | Store | Chaos | FileSystem.FileSystem | Path.Path>,
-  options: Options = { chaos: true }
+  { chaos } = { chaos: true }
 ) =>
   Effect.gen(function*() {
     const world = yield* BackupWorld.make()
@@ -80,7 +81,7 @@ const withApi = <A, E>(
             Effect.asVoid
           )
       })
-    }).pipe(Effect.scoped, Effect.provide(services(world, scans, options)))
+    }).pipe(Effect.scoped, Effect.provide(services(world, { chaos, scan: Ref.update(scans, (n) => n + 1) })))
   }).pipe(Effect.provide(BackupWorld.platform))
 
 const json = (response: Response) => Effect.promise((): Promise<any> => response.json())
@@ -126,7 +127,16 @@ describe("GET /files", () => {
       assert.strictEqual((yield* request("GET", "/files?limit=500")).status, 200)
     })))
 
-  it.effect.each(["limit=0", "limit=501", "limit=ten", "limit=1.5", "limit=", "limit=1&limit=2", "cursor=%25", "prefix=a&prefix=b"])(
+  it.effect.each([
+    "limit=0",
+    "limit=501",
+    "limit=ten",
+    "limit=1.5",
+    "limit=",
+    "limit=1&limit=2",
+    "cursor=%25",
+    "prefix=a&prefix=b"
+  ])(
     "answers 400 to ?%s",
     (query) =>
       withApi(Effect.fnUntraced(function*({ request }) {
@@ -240,9 +250,27 @@ describe("POST /restore", () => {
       yield* fs.symlink(world.source, `${world.restored}/out`)
       yield* fs.symlink(`${world.source}/victim`, `${world.restored}/link`)
       const refused = [
-        "../x", "..", "a/../../x", "a/../x", "/etc/passwd", "a\0b", "..\\x", ".", "", "./", "out/x", "out/new/x",
-        "directory", "directory/", "plain/x", ".partial/x", "./.partial/x", ".partial", "x".repeat(256),
-        "é".repeat(200), "d/".repeat(2100) + "x"
+        "../x",
+        "..",
+        "a/../../x",
+        "a/../x",
+        "/etc/passwd",
+        "a\0b",
+        "..\\x",
+        ".",
+        "",
+        "./",
+        "out/x",
+        "out/new/x",
+        "directory",
+        "directory/",
+        "plain/x",
+        ".partial/x",
+        "./.partial/x",
+        ".partial",
+        "x".repeat(256),
+        "é".repeat(200),
+        "d/".repeat(2100) + "x"
       ]
       for (const to of refused) {
         const { detail } = yield* problem(yield* request("POST", "/restore", { body: { versionId: 1, to } }), 400)
@@ -268,7 +296,9 @@ describe("POST /restore", () => {
   it.effect("answers 404 to an unknown version and 400 to a body that says nothing", () =>
     withApi(Effect.fnUntraced(function*({ request }) {
       yield* problem(yield* request("POST", "/restore", { body: { versionId: 1 } }), 404)
-      for (const body of ["", "{", "[]", "null", "{}", { versionId: "1" }, { versionId: -1 }, { versionId: 1, to: 5 }]) {
+      for (
+        const body of ["", "{", "[]", "null", "{}", { versionId: "1" }, { versionId: -1 }, { versionId: 1, to: 5 }]
+      ) {
         yield* problem(yield* request("POST", "/restore", { body }), 400)
       }
     })))
@@ -341,8 +371,7 @@ describe("every answer", () => {
   it.effect("is 500 and says why when the database is gone", () =>
     Effect.gen(function*() {
       const world = yield* BackupWorld.make()
-      const scans = yield* Ref.make(0)
-      const context = yield* Layer.build(services(world, scans, { chaos: false })).pipe(Effect.scoped)
+      const context = yield* Layer.build(services(world, { chaos: false, scan: Effect.void })).pipe(Effect.scoped)
       const { dispose, handler } = HttpRouter.toWebHandler(
         ApiServer.routes.pipe(Layer.provideMerge(Layer.succeedContext(context))),
         { disableLogger: true }
@@ -369,28 +398,34 @@ describe("POST /chaos/{target}", () => {
     })))
 
   it.effect("is not there unless asked for", () =>
-    withApi(Effect.fnUntraced(function*({ request }) {
-      yield* problem(yield* request("POST", "/chaos/api"), 404)
-    }), { chaos: false }))
+    withApi(
+      Effect.fnUntraced(function*({ request }) {
+        yield* problem(yield* request("POST", "/chaos/api"), 404)
+      }),
+      { chaos: false }
+    ))
 
   it.effect("reaches the incarnation that runs, not the next one", () =>
     Effect.gen(function*() {
-      const mortal = Layer.build(Chaos.mortal("api"))
       yield* Chaos.kill("api")
-      yield* Effect.scoped(Effect.andThen(mortal, Effect.yieldNow))
-      const { orders } = yield* Chaos
-      assert.strictEqual(yield* Queue.size(orders.api), 0)
+      yield* Layer.build(Chaos.mortal("api"))
+      yield* Effect.yieldNow
+      assert.deepStrictEqual((yield* Orchestrator.list).map(({ state }) => state), ["running"])
+      yield* Chaos.kill("api")
+      yield* Effect.yieldNow
+      assert.deepStrictEqual(yield* Orchestrator.list, [])
     }).pipe(Effect.provide(Layer.merge(Chaos.layer({ enabled: true }), Orchestrator.layer))))
 })
 
 // Real sockets, whose clients take no notice of a test clock.
 describe("the server", () => {
   const running = <A, E, R>(world: BackupWorld.World, test: Effect.Effect<A, E, R>) =>
-    Effect.gen(function*() {
-      const scans = yield* Ref.make(0)
-      const server = Layer.fresh(ApiServer.layer).pipe(Layer.provide(services(world, scans, { chaos: false })))
-      return yield* Effect.provide(test, server)
-    })
+    Effect.provide(
+      test,
+      Layer.fresh(ApiServer.layer).pipe(
+        Layer.provide(services(world, { chaos: false, scan: Effect.sleep("100 millis") }))
+      )
+    )
 
   it.live("comes back on the port that it had, though clients hang on to it", () =>
     Effect.gen(function*() {
@@ -400,15 +435,25 @@ describe("the server", () => {
           const url = yield* ApiServer.ApiAddress.url
           const client = yield* HttpApiClient.make(Api, { baseUrl: url })
           assert.deepStrictEqual(yield* client.files({ query: {} }), { items: [] })
-          // One that keeps its connection, one that says nothing, one that never ends its request.
-          const requests = ["GET /files HTTP/1.1\r\nhost: localhost\r\n\r\n", "", "POST /restore HTTP/1.1\r\nhost: loc"]
-          for (const text of requests) yield* hangOn(url, text)
-          return url
+          const head = "HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+          const requests = [
+            // One that keeps its connection, one that never reads, one that says nothing, two that never end their request,
+            // and one that is answered while the server closes, and keeps its connection.
+            `GET /files ${head}\r\n`,
+            `GET /files ${head}\r\n`.repeat(20_000),
+            "",
+            "POST /restore HTTP/1.1\r\nhost: loc",
+            `POST /restore ${head}content-length: 9\r\n\r\n{`,
+            `POST /scan ${head}content-length: 0\r\n\r\n`
+          ]
+          return { url, sockets: yield* Effect.forEach(requests, (text) => hangOn(url, text)) }
         })
-        const url = yield* Effect.timeout(running(world, first), "2 seconds")
+        const { sockets, url } = yield* Effect.timeout(running(world, first), "2 seconds")
+        // A connection that outlived its server would swallow the next request.
+        yield* Effect.timeout(Effect.forEach(sockets, untilClosed), "2 seconds")
         assert.strictEqual(yield* running(world, ApiServer.ApiAddress.url), url)
       }).pipe(Effect.provide(ApiServer.ApiAddress.layer.pipe(Layer.provide(world.settings))))
-    }).pipe(Effect.provide(FetchHttpClient.layer), Effect.provide(BackupWorld.platform)))
+    }).pipe(Effect.provide([FetchHttpClient.layer, BackupWorld.platform])))
 
   it.live("names the port that is taken and the flag to choose another", () =>
     Effect.gen(function*() {
@@ -430,11 +475,18 @@ describe("the server", () => {
 
 /** Opens a connection, sends what it is told, and does not let go. */
 const hangOn = (url: string, text: string) =>
-  Effect.callback<void>((resume) => {
+  Effect.callback<Net.Socket>((resume) => {
     const { hostname, port } = new URL(url)
     const socket = Net.connect(Number(port), hostname, () => {
       socket.write(text)
-      setTimeout(() => resume(Effect.void), 20)
+      setTimeout(() => resume(Effect.succeed(socket)), 20)
     })
     socket.on("error", () => {})
+  })
+
+/** Waits until the other side has closed the connection. */
+const untilClosed = (socket: Net.Socket) =>
+  Effect.callback<void>((resume) => {
+    if (socket.closed) return resume(Effect.void)
+    socket.on("close", () => resume(Effect.void)).resume()
   })

@@ -184,7 +184,10 @@ describe("Database", () => {
 
     const filled = (world: BackupWorld.World) =>
       Database.use((database) =>
-        Effect.forEach(Array.from({ length: 500 }, (_, i) => `file ${i}`), (path) => database.record(sighting(path, path)))
+        Effect.forEach(
+          Array.from({ length: 500 }, (_, i) => `file ${i}`),
+          (path) => database.record(sighting(path, path))
+        )
       ).pipe(Effect.provide(layer(world)))
 
     it.effect("what is no database", () =>

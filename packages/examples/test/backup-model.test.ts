@@ -14,7 +14,9 @@ const names = ["a", "b", "a/a", "a/b", "b/a", "b/b", "a/b/a", "b/a/b"]
 const contents = ["", "one", "two", "three".repeat(20_000)]
 
 const pick = <A>(items: ReadonlyArray<A>) =>
-  Effect.flatMap(Random.nextIntBetween(0, items.length - 1), (index) => Effect.fromNullishOr(items[index])).pipe(Effect.orDie)
+  Effect.flatMap(Random.nextIntBetween(0, items.length - 1), (index) => Effect.fromNullishOr(items[index])).pipe(
+    Effect.orDie
+  )
 
 /** What the source holds, and every content that a scan has seen of each file, oldest first. */
 interface Model {
@@ -64,8 +66,10 @@ const assertEqual = Effect.fnUntraced(function*(world: BackupWorld.World, { hist
   assert.deepStrictEqual(files, expected)
   for (const [path, versions] of history) {
     const found = yield* database.versions(path, { limit: 100 })
-    const read = yield* Effect.forEach(found.toReversed(), (version) =>
-      Stream.mkString(Stream.decodeText(store.read(version))))
+    const read = yield* Effect.forEach(
+      found.toReversed(),
+      (version) => Stream.mkString(Stream.decodeText(store.read(version)))
+    )
     assert.deepStrictEqual(read, versions)
   }
   assert.deepStrictEqual(yield* BackupWorld.damage(world), [])
@@ -127,12 +131,16 @@ const story = Effect.gen(function*() {
 }).pipe(Effect.provide(BackupWorld.platform), Effect.scoped)
 
 describe("the backup", () => {
-  it.effect(`follows its source through ${seeds} random stories of changes, interrupted scans and restores`, () =>
-    Effect.forEach(
-      Array.from({ length: seeds }, (_, seed) => seed),
-      (seed) => story.pipe(Random.withSeed(`${seed}`), Effect.annotateLogs("seed", seed), failWith(seed)),
-      { concurrency: 4, discard: true }
-    ), 600_000)
+  it.effect(
+    `follows its source through ${seeds} random stories of changes, interrupted scans and restores`,
+    () =>
+      Effect.forEach(
+        Array.from({ length: seeds }, (_, seed) => seed),
+        (seed) => story.pipe(Random.withSeed(`${seed}`), Effect.annotateLogs("seed", seed), failWith(seed)),
+        { concurrency: 4, discard: true }
+      ),
+    10_000 + 300 * seeds
+  )
 })
 
 /** Names the seed of a failure. */

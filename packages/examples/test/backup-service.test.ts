@@ -32,8 +32,10 @@ type Client = Effect.Success<ReturnType<typeof client>>
 /** The content of the latest version of each file. */
 const backedUp = Effect.fnUntraced(function*(api: Client) {
   const { items } = yield* api.files({ query: { limit: 500 } })
-  const contents = yield* Effect.forEach(items.filter(({ deleted }) => !deleted), ({ path }) =>
-    Effect.map(latest(api, path), ({ content }) => [path, content] as const))
+  const contents = yield* Effect.forEach(
+    items.filter(({ deleted }) => !deleted),
+    ({ path }) => Effect.map(latest(api, path), ({ content }) => [path, content] as const)
+  )
   return Object.fromEntries(contents)
 })
 
@@ -85,7 +87,9 @@ const metric = (metrics: string, name: string, labels: Record<string, string>) =
 }
 
 const promtool = spawnSync("promtool", ["--version"]).status === 0
-if (!promtool && process.env["CI"] === undefined) console.log("promtool is not installed: the metrics are not checked by it")
+if (!promtool && process.env["CI"] === undefined) {
+  console.log("promtool is not installed: the metrics are not checked by it")
+}
 
 /** After the death of the database. */
 const assertMetrics = Effect.fnUntraced(function*({ orchestra }: ServiceProcess.Running) {
@@ -117,99 +121,118 @@ const assertMetrics = Effect.fnUntraced(function*({ orchestra }: ServiceProcess.
 })
 
 describe("the backup service", () => {
-  it.live("backs up what changes, survives the death of each part, and stops when told", () =>
-    withWorld(Effect.fnUntraced(function*(world, args) {
-      yield* world.put("a.txt", "one")
-      const service = yield* ServiceProcess.start([...args, "--chaos"])
-      assert.strictEqual(service.pid, service.child.pid)
-      const api = yield* client(service)
-      yield* until(backedUp(api), (files) => files["a.txt"] === "one")
-      const saved = yield* latest(api, "a.txt")
-      yield* world.put("a.txt", "two")
-      yield* world.put("new/b.txt", "three")
-      yield* until(backedUp(api), (files) => files["a.txt"] === "two" && files["new/b.txt"] === "three")
+  it.live(
+    "backs up what changes, survives the death of each part, and stops when told",
+    () =>
+      withWorld(Effect.fnUntraced(function*(world, args) {
+        yield* world.put("a.txt", "one")
+        const service = yield* ServiceProcess.start([...args, "--chaos"])
+        assert.strictEqual(service.pid, service.child.pid)
+        const api = yield* client(service)
+        yield* until(backedUp(api), (files) => files["a.txt"] === "one")
+        const saved = yield* latest(api, "a.txt")
+        yield* world.put("a.txt", "two")
+        yield* world.put("new/b.txt", "three")
+        yield* until(backedUp(api), (files) => files["a.txt"] === "two" && files["new/b.txt"] === "three")
 
-      const before = yield* children(service)
-      const incarnations = { database: 1, watcher: 1, api: 1 }
-      for (const target of ["database", "watcher", "api"] as const) {
-        assert.strictEqual((yield* post(`${service.api}/chaos/${target}`)).status, 202)
-        if (target === "database") incarnations.database++
-        if (target !== "api") incarnations.watcher++
-        incarnations.api++
-        const after = yield* until(children(service), ({ api }) =>
-          api?.incarnation === incarnations.api && api.state === "running").pipe(Effect.timeout("2 seconds"))
-        assert.strictEqual(yield* content(api, saved.version.id), "one")
-        for (const part of ["database", "watcher", "api"] as const) {
-          assert.strictEqual(after[part]?.id, before[part]?.id)
-          assert.strictEqual(after[part]?.incarnation, incarnations[part], `${part} after the death of ${target}`)
+        const before = yield* children(service)
+        const incarnations = { database: 1, watcher: 1, api: 1 }
+        for (const target of ["database", "watcher", "api"] as const) {
+          assert.strictEqual((yield* post(`${service.api}/chaos/${target}`)).status, 202)
+          if (target === "database") incarnations.database++
+          if (target !== "api") incarnations.watcher++
+          incarnations.api++
+          const after = yield* until(
+            children(service),
+            ({ api }) => api?.incarnation === incarnations.api && api.state === "running"
+          ).pipe(Effect.timeout("2 seconds"))
+          assert.strictEqual(yield* content(api, saved.version.id), "one")
+          for (const part of ["database", "watcher", "api"] as const) {
+            assert.strictEqual(after[part]?.id, before[part]?.id)
+            assert.strictEqual(after[part]?.incarnation, incarnations[part], `${part} after the death of ${target}`)
+          }
+          if (target === "database") yield* assertMetrics(service)
         }
-        if (target === "database") yield* assertMetrics(service)
-      }
-      assert.include(service.output().stdout, "database ended (defect): restart_group")
-      yield* world.put("a.txt", "four")
-      yield* until(backedUp(api), (files) => files["a.txt"] === "four")
+        assert.include(service.output().stdout, "database ended (defect): restart_group")
+        yield* world.put("a.txt", "four")
+        yield* until(backedUp(api), (files) => files["a.txt"] === "four")
 
-      const { code } = yield* service.kill("SIGTERM")
-      assert.strictEqual(code, 143)
-      yield* assertSound(world, service)
-    })), 30_000)
+        const { code } = yield* service.kill("SIGTERM")
+        assert.strictEqual(code, 143)
+        yield* assertSound(world, service)
+      })),
+    30_000
+  )
 
-  it.live("loses nothing and leaves nothing half-written when it is killed in mid-scan", () =>
-    withWorld(Effect.fnUntraced(function*(world, args) {
-      const names = Array.from({ length: 300 }, (_, i) => `${i % 10}/${i}`)
-      for (const name of names) yield* world.put(name, name.repeat(5000))
-      const objects = Effect.map(world.files(`${world.store}/objects`), (files) => files.length)
+  it.live(
+    "loses nothing and leaves nothing half-written when it is killed in mid-scan",
+    () =>
+      withWorld(Effect.fnUntraced(function*(world, args) {
+        const names = Array.from({ length: 1000 }, (_, i) => `${i % 10}/${i}`)
+        for (const name of names) yield* world.put(name, name.repeat(500))
+        const objects = Effect.map(world.files(`${world.store}/objects`), (files) => files.length)
 
-      const killed = yield* ServiceProcess.start(args)
-      yield* until(objects, (count) => count > 20)
-      assert.strictEqual((yield* killed.kill("SIGKILL")).signal, "SIGKILL")
-      const early = yield* objects
-      assert.isBelow(early, names.length)
+        const killed = yield* ServiceProcess.start(args)
+        yield* until(objects, (count) => count > 20)
+        assert.strictEqual((yield* killed.kill("SIGKILL")).signal, "SIGKILL")
+        const early = yield* objects
+        assert.isBelow(early, names.length)
 
-      const service = yield* ServiceProcess.start(args)
-      const api = yield* client(service)
-      yield* until(api.stats(), ({ files, lastRun }) => files === names.length && lastRun?.finishedAt !== undefined)
-      for (const name of [names[0], names[150], names[299]]) {
-        assert.strictEqual((yield* latest(api, name ?? "")).content, name?.repeat(5000))
-      }
-      const stats = yield* api.stats()
-      assert.include(stats, { versions: names.length, objects: names.length })
-      assert.isFalse(stats.lastRun?.partial)
-      assert.strictEqual((yield* service.kill("SIGTERM")).code, 143)
-      yield* assertSound(world, service)
-      const db = new DatabaseSync(`${world.store}/backup.db`, { readOnly: true })
-      const runs = db.prepare("SELECT partial FROM runs WHERE kind = 'scan' ORDER BY id").all()
-      db.close()
-      assert.deepStrictEqual(runs.map((run) => run["partial"]), [1, 0])
-    })), 30_000)
+        const service = yield* ServiceProcess.start(args)
+        const api = yield* client(service)
+        yield* until(api.stats(), ({ files, lastRun }) => files === names.length && lastRun?.finishedAt !== undefined)
+        for (const name of [names[0], names[500], names[999]]) {
+          assert.strictEqual((yield* latest(api, name ?? "")).content, name?.repeat(500))
+        }
+        const stats = yield* api.stats()
+        assert.include(stats, { versions: names.length, objects: names.length })
+        assert.isFalse(stats.lastRun?.partial)
+        assert.strictEqual((yield* service.kill("SIGTERM")).code, 143)
+        yield* assertSound(world, service)
+        const db = new DatabaseSync(`${world.store}/backup.db`, { readOnly: true })
+        const runs = db.prepare("SELECT partial FROM runs WHERE kind = 'scan' ORDER BY id").all()
+        db.close()
+        assert.deepStrictEqual(runs.map((run) => run["partial"]), [1, 0])
+      })),
+    30_000
+  )
 
-  it.live("keeps a second instance away from its store, and does not mind it", () =>
-    withWorld(Effect.fnUntraced(function*(world, args) {
-      const first = yield* ServiceProcess.start(args)
-      const second = yield* ServiceProcess.run([...args, "--port", "0", "--orchestra-port", "0"])
-      assert.strictEqual(second.code, 1)
-      assert.strictEqual(second.stdout, "")
-      assert.strictEqual(second.stderr, `The store ${world.store} is in use by process ${first.pid}\n`)
-      assert.strictEqual((yield* Effect.promise(() => fetch(`${first.api}/stats`))).status, 200)
-      assert.strictEqual((yield* first.kill("SIGINT")).code, 130)
-      const third = yield* ServiceProcess.run([...args, "--port", "0", "--orchestra-port", "0", "--for", "0s"])
-      assert.strictEqual(third.code, 0)
-      yield* assertSound(world, first)
-    })), 30_000)
+  it.live(
+    "keeps a second instance away from its store, and does not mind it",
+    () =>
+      withWorld(Effect.fnUntraced(function*(world, args) {
+        const first = yield* ServiceProcess.start(args)
+        const [port, orchestraPort] = [first.api, first.orchestra].map((url) => new URL(url).port)
+        const second = yield* ServiceProcess.run([...args, "--port", `${port}`, "--orchestra-port", `${orchestraPort}`])
+        assert.strictEqual(second.code, 1)
+        assert.strictEqual(second.stdout, "")
+        assert.strictEqual(second.stderr, `The store ${world.store} is in use by process ${first.pid}\n`)
+        assert.strictEqual((yield* Effect.promise(() => fetch(`${first.api}/stats`))).status, 200)
+        assert.strictEqual((yield* first.kill("SIGINT")).code, 130)
+        const third = yield* ServiceProcess.run([...args, "--port", "0", "--orchestra-port", "0", "--for", "0s"])
+        assert.strictEqual(third.code, 0)
+        yield* assertSound(world, first)
+      })),
+    30_000
+  )
 
-  it.live("names the port that is taken and the flag to choose another, and leaves nothing behind", () =>
-    withWorld(Effect.fnUntraced(function*(world, args) {
-      const port = yield* takenPort
-      for (const [flag, other] of [["--port", "--orchestra-port"], ["--orchestra-port", "--port"]] as const) {
-        const { code, stderr, stdout } = yield* ServiceProcess.run([...args, flag, `${port}`, other, "0"])
-        assert.strictEqual(code, 1)
-        assert.strictEqual(stdout, "")
-        assert.strictEqual(stderr, `Port ${port} is taken: choose another with ${flag}\n`)
-      }
-      const after = yield* ServiceProcess.run([...args, "--port", "0", "--orchestra-port", "0", "--for", "0s"])
-      assert.strictEqual(after.code, 0)
-      assert.deepStrictEqual(yield* BackupWorld.damage(world), [])
-    })), 30_000)
+  it.live(
+    "names the port that is taken and the flag to choose another, and leaves nothing behind",
+    () =>
+      withWorld(Effect.fnUntraced(function*(world, args) {
+        const port = yield* takenPort
+        for (const [flag, other] of [["--port", "--orchestra-port"], ["--orchestra-port", "--port"]] as const) {
+          const { code, stderr, stdout } = yield* ServiceProcess.run([...args, flag, `${port}`, other, "0"])
+          assert.strictEqual(code, 1)
+          assert.strictEqual(stdout, "")
+          assert.strictEqual(stderr, `Port ${port} is taken: choose another with ${flag}\n`)
+        }
+        const after = yield* ServiceProcess.run([...args, "--port", "0", "--orchestra-port", "0", "--for", "0s"])
+        assert.strictEqual(after.code, 0)
+        assert.deepStrictEqual(yield* BackupWorld.damage(world), [])
+      })),
+    30_000
+  )
 
   it.live("refuses a corrupt database and leaves it as it is", () =>
     withWorld(Effect.fnUntraced(function*(world, args) {
@@ -224,18 +247,22 @@ describe("the backup service", () => {
       assert.strictEqual(yield* fs.readFileString(file), "nonsense".repeat(1000))
     })))
 
-  it.live("gives up when a part dies again and again, with everything stopped", () =>
-    withWorld(Effect.fnUntraced(function*(world, args) {
-      const service = yield* ServiceProcess.start([...args, "--chaos"])
-      for (let incarnation = 1; incarnation <= 4; incarnation++) {
-        yield* until(children(service), ({ api }) => api?.incarnation === incarnation && api.state === "running")
-        yield* post(`${service.api}/chaos/api`)
-      }
-      const { code, stderr, stdout } = yield* service.ended
-      assert.strictEqual(code, 1)
-      assert.include(stdout + stderr, `gave up on child "api" after 4 starts`)
-      yield* assertSound(world, service)
-    })), 30_000)
+  it.live(
+    "gives up when a part dies again and again, with everything stopped",
+    () =>
+      withWorld(Effect.fnUntraced(function*(world, args) {
+        const service = yield* ServiceProcess.start([...args, "--chaos"])
+        for (let incarnation = 1; incarnation <= 4; incarnation++) {
+          yield* until(children(service), ({ api }) => api?.incarnation === incarnation && api.state === "running")
+          yield* post(`${service.api}/chaos/api`)
+        }
+        const { code, stderr, stdout } = yield* service.ended
+        assert.strictEqual(code, 1)
+        assert.include(stdout + stderr, `gave up on child "api" after 4 starts`)
+        yield* assertSound(world, service)
+      })),
+    30_000
+  )
 
   it.live("stops when the process that started it is killed", () =>
     withWorld(Effect.fnUntraced(function*(world, args) {
@@ -261,32 +288,39 @@ describe("the backup service", () => {
       assert.include(stdout, "backup: files 2, versions 2, contents 1, bytes 7\n")
     })))
 
-  it.live("answers wrong usage with exit code 2, and touches nothing", () =>
-    withWorld(Effect.fnUntraced(function*(world, args) {
-      const fs = yield* FileSystem.FileSystem
-      yield* world.put("file", "")
-      const usage: ReadonlyArray<readonly [ReadonlyArray<string>, Record<string, string>]> = [
-        [["--unknown"], {}],
-        [["--port", "65536"], {}],
-        [["--for", "20 parsecs"], {}],
-        [[], { BACKUP_PORT: "http" }]
-      ]
-      for (const [wrong, env] of usage) {
-        const { code, stderr, stdout } = yield* ServiceProcess.run([...args, ...wrong], env)
-        assert.deepStrictEqual([code, stdout], [2, ""], wrong.join(" "))
-        assert.include(stderr, "USAGE")
-      }
-      const sources = [`${world.source}/missing`, `${world.source}/file`]
-      for (const source of sources) {
-        const { code, stderr, stdout } = yield* ServiceProcess.run(["--store", world.store, "--source", source])
-        assert.deepStrictEqual([code, stdout], [2, ""])
-        assert.include(stderr, `--source ${source}: `)
-      }
-      assert.isFalse(yield* fs.exists(world.store))
-      const inside = yield* ServiceProcess.run(["--source", world.source, "--store", `${world.source}/..`])
-      assert.strictEqual(inside.code, 2)
-      assert.include(inside.stderr, "lies inside the store")
-    })), 30_000)
+  it.live(
+    "answers wrong usage with exit code 2, and touches nothing",
+    () =>
+      withWorld(Effect.fnUntraced(function*(world, args) {
+        const fs = yield* FileSystem.FileSystem
+        yield* world.put("file", "")
+        const usage: ReadonlyArray<readonly [ReadonlyArray<string>, Record<string, string>]> = [
+          [["--unknown"], {}],
+          [["--port", "65536"], {}],
+          [["--for", "20 parsecs"], {}],
+          [[], { BACKUP_PORT: "http" }]
+        ]
+        for (const [wrong, env] of usage) {
+          const { code, stderr, stdout } = yield* ServiceProcess.run([...args, ...wrong], env)
+          assert.deepStrictEqual([code, stdout], [2, ""], wrong.join(" "))
+          assert.include(stderr, "USAGE")
+        }
+        const sources = [`${world.source}/missing`, `${world.source}/file`]
+        for (const source of sources) {
+          const { code, stderr, stdout } = yield* ServiceProcess.run(["--store", world.store, "--source", source])
+          assert.deepStrictEqual([code, stdout], [2, ""])
+          assert.include(stderr, `--source ${source}: `)
+        }
+        assert.isFalse(yield* fs.exists(world.store))
+        const inside = yield* ServiceProcess.run(["--source", world.source, "--store", `${world.source}/..`])
+        assert.strictEqual(inside.code, 2)
+        assert.include(inside.stderr, "lies inside the store")
+        const around = yield* ServiceProcess.run([...args, "--restore-dir", world.store])
+        assert.strictEqual(around.code, 2)
+        assert.include(around.stderr, "--restore-dir")
+      })),
+    30_000
+  )
 })
 
 const isAlive = (pid: number) => {

@@ -1,17 +1,21 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Exit, Fiber, FileSystem, Layer, Path, Stream } from "effect"
+import { Effect, Exit, Fiber, FileSystem, Layer, type Path, Stream } from "effect"
 import { spawn } from "node:child_process"
 import { once } from "node:events"
 import { Store } from "../src/backup-service/Store.ts"
 import * as BackupWorld from "./BackupWorld.ts"
 
-const bytes = (...chunks: ReadonlyArray<string>) => Stream.fromIterable(chunks.map((text) => new TextEncoder().encode(text)))
+const bytes = (...chunks: ReadonlyArray<string>) =>
+  Stream.fromIterable(chunks.map((text) => new TextEncoder().encode(text)))
 
 const read = (store: Store["Service"], object: { readonly sha256: string; readonly size: number }) =>
   Stream.mkString(Stream.decodeText(store.read(object)))
 
 const layer = (world: BackupWorld.World, fileSystem: Layer.Layer<FileSystem.FileSystem> = BackupWorld.platform) =>
-  Layer.fresh(Store.layer).pipe(Layer.provide(fileSystem), Layer.provide(Layer.merge(world.settings, BackupWorld.platform)))
+  Layer.fresh(Store.layer).pipe(
+    Layer.provide(fileSystem),
+    Layer.provide(Layer.merge(world.settings, BackupWorld.platform))
+  )
 
 const withWorld = <A, E>(
   test: (world: BackupWorld.World) => Effect.Effect<A, E, FileSystem.FileSystem | Path.Path>
@@ -129,39 +133,42 @@ describe("Store", () => {
     })))
 
   const moments = ["before", "during", "after"] as const
-  it.effect.each(moments)("interrupted %s any operation, leaves no half object and no temporary file", (moment) =>
-    withWorld(Effect.fnUntraced(function*(world) {
-      let victim: Fiber.Fiber<unknown, unknown> | undefined
-      let countdown = 0
-      const interrupt = Effect.sync(() => victim?.interruptUnsafe())
-      const interrupting = BackupWorld.wrapped((operation) =>
-        Effect.suspend(() => {
-          if (victim === undefined || --countdown !== 0) return operation
-          if (moment === "before") return Effect.andThen(interrupt, operation)
-          if (moment === "after") return Effect.ensuring(operation, interrupt)
-          queueMicrotask(() => victim?.interruptUnsafe())
-          return operation
-        })
-      )
-      const interrupted = yield* Effect.gen(function*() {
-        const store = yield* Store
-        for (let n = 1;; n++) {
-          countdown = n
-          // Another content each time, or there would be nothing left to store.
-          const add = store.add(bytes(`chunk ${n}`, "chunk", moment))
-          victim = yield* Effect.forkChild(add)
-          const exit = yield* Fiber.await(victim)
-          victim = undefined
-          if (countdown > 0) {
-            assert.isTrue(Exit.isSuccess(exit))
-            return n - 1
+  it.effect.each(moments)(
+    "interrupted %s any operation, leaves no half object and no temporary file",
+    (moment) =>
+      withWorld(Effect.fnUntraced(function*(world) {
+        let victim: Fiber.Fiber<unknown, unknown> | undefined
+        let countdown = 0
+        const interrupt = Effect.sync(() => victim?.interruptUnsafe())
+        const interrupting = BackupWorld.wrapped((operation) =>
+          Effect.suspend(() => {
+            if (victim === undefined || --countdown !== 0) return operation
+            if (moment === "before") return Effect.andThen(interrupt, operation)
+            if (moment === "after") return Effect.ensuring(operation, interrupt)
+            queueMicrotask(() => victim?.interruptUnsafe())
+            return operation
+          })
+        )
+        const interrupted = yield* Effect.gen(function*() {
+          const store = yield* Store
+          for (let n = 1;; n++) {
+            countdown = n
+            // Another content each time, or there would be nothing left to store.
+            const add = store.add(bytes(`chunk ${n}`, "chunk", moment))
+            victim = yield* Effect.forkChild(add)
+            const exit = yield* Fiber.await(victim)
+            victim = undefined
+            if (countdown > 0) {
+              assert.isTrue(Exit.isSuccess(exit))
+              return n - 1
+            }
+            assert.deepStrictEqual(yield* BackupWorld.damage(world), [], `operation ${n}`)
           }
-          assert.deepStrictEqual(yield* BackupWorld.damage(world), [], `operation ${n}`)
-        }
-      }).pipe(Effect.provide(layer(world, interrupting)))
-      // Open, two reads of nothing: at least the writes, the look for the object, its directory, the sync, the rename.
-      assert.isAtLeast(interrupted, 8)
-    })))
+        }).pipe(Effect.provide(layer(world, interrupting)))
+        // Open, two reads of nothing: at least the writes, the look for the object, its directory, the sync, the rename.
+        assert.isAtLeast(interrupted, 8)
+      }))
+  )
 })
 
 describe("the lock of a Store", () => {

@@ -4,9 +4,11 @@
  */
 import { Orchestrator } from "@effect-orchestra/core"
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, FileSystem, Layer, Path, Schedule, Stream } from "effect"
+import { Effect, Fiber, FileSystem, Layer, type Path, Schedule, Stream, Terminal } from "effect"
+import { TerminalCapabilities } from "effect/cli"
 import type { Stats } from "../src/backup-service/Backup.ts"
 import { Database } from "../src/backup-service/Database.ts"
+import { Display } from "../src/backup-service/Display.ts"
 import { FileWatcher } from "../src/backup-service/FileWatcher.ts"
 import { Store } from "../src/backup-service/Store.ts"
 import * as BackupWorld from "./BackupWorld.ts"
@@ -20,7 +22,10 @@ interface Setting extends BackupWorld.Options {
   readonly prepare?: (world: BackupWorld.World) => Effect.Effect<void, unknown, FileSystem.FileSystem | Path.Path>
 }
 
-const services = (world: BackupWorld.World, { fileSystem = BackupWorld.platform, shown = BackupWorld.display() }: Setting) =>
+const services = (
+  world: BackupWorld.World,
+  { fileSystem = BackupWorld.platform, shown = BackupWorld.display() }: Setting
+) =>
   Layer.fresh(FileWatcher.layer).pipe(
     Layer.provideMerge(Layer.fresh(Database.layer)),
     Layer.provideMerge(Layer.fresh(Store.layer)),
@@ -43,7 +48,8 @@ const until = <A, E, R>(look: Effect.Effect<A, E, R>, isThere: (value: A) => boo
 
 const stats = Database.use((database) => database.stats)
 
-const untilRuns = (count: number) => until(stats, ({ lastRun, runs }) => runs >= count && lastRun?.finishedAt !== undefined)
+const untilRuns = (count: number) =>
+  until(stats, ({ lastRun, runs }) => runs >= count && lastRun?.finishedAt !== undefined)
 
 const untilStats = (isThere: (stats: Stats) => boolean) => until(stats, isThere)
 
@@ -52,8 +58,11 @@ const backedUp = Effect.gen(function*() {
   const database = yield* Database
   const store = yield* Store
   const files = yield* database.files("", { limit: 1000 })
-  const contents = yield* Effect.forEach(files.filter(({ deleted }) => !deleted), (file) =>
-    Effect.map(Stream.mkString(Stream.decodeText(store.read(file))), (content) => [file.path, content] as const))
+  const contents = yield* Effect.forEach(
+    files.filter(({ deleted }) => !deleted),
+    (file) =>
+      Effect.map(Stream.mkString(Stream.decodeText(store.read(file))), (content) => [file.path, content] as const)
+  )
   return Object.fromEntries(contents)
 })
 
@@ -160,7 +169,8 @@ describe("a scan", () => {
       Effect.gen(function*() {
         assert.deepStrictEqual(yield* backedUp, { a: "a", z: "z" })
         assert.include((yield* stats).lastRun, { stored: 2, failed: 2, partial: true })
-        const tellsOf = (name: string) => shown.shown.filter((line) => line.startsWith(`Could not read ${name}: `)).length
+        const tellsOf = (name: string) =>
+          shown.shown.filter((line) => line.startsWith(`Could not read ${name}: `)).length
         assert.deepStrictEqual([tellsOf("secret"), tellsOf("private")], [1, 1])
         yield* FileWatcher.use(({ scan }) => scan)
         yield* untilRuns(2)
@@ -199,7 +209,9 @@ describe("a scan", () => {
       fileSystem: BackupWorld.fileSystem((real) => ({
         // Gone at the moment it is opened, another one at the moment it is looked at.
         open: (path, options) =>
-          path.endsWith("fleeting") ? Effect.andThen(real.remove(path), real.open(path, options)) : real.open(path, options),
+          path.endsWith("fleeting")
+            ? Effect.andThen(real.remove(path), real.open(path, options))
+            : real.open(path, options),
         lstat: (path) => path.endsWith("ghost") ? Effect.andThen(real.remove(path), real.lstat(path)) : real.lstat(path)
       })),
       prepare: Effect.fnUntraced(function*({ put }) {
@@ -238,8 +250,9 @@ describe("a scan", () => {
         isChanging && name === "read" && path.endsWith("log")
           ? Effect.tap(operation, () => {
             isChanging = false
-            return Effect.flatMap(FileSystem.FileSystem, (fs) =>
-              fs.writeFileString(path, "y".repeat(200_000))).pipe(Effect.provide(BackupWorld.platform))
+            return Effect.flatMap(FileSystem.FileSystem, (fs) => fs.writeFileString(path, "y".repeat(200_000))).pipe(
+              Effect.provide(BackupWorld.platform)
+            )
           })
           : operation
       ),
@@ -274,6 +287,41 @@ describe("a scan", () => {
           "scan: files 30, stored 30, deleted 0, vanished 0, failed 0\n"
         ])
       }))
+  })
+})
+
+describe("the display", () => {
+  it.effect("rewrites one line on a terminal, and tells nothing before its first line", () => {
+    const shown: Array<string> = []
+    const terminal = Terminal.make({
+      columns: Effect.succeed(80),
+      rows: Effect.succeed(24),
+      size: Effect.never,
+      readInput: Effect.never,
+      readLine: Effect.never,
+      display: (text) => Effect.sync(() => shown.push(text))
+    })
+    return Effect.gen(function*() {
+      const { announce, line, progress } = yield* Display
+      const early = yield* Effect.forkChild(line("early"), { startImmediately: true })
+      assert.deepStrictEqual(shown, [])
+      yield* announce("first")
+      yield* Fiber.join(early)
+      for (let done = 1; done <= 400; done++) yield* progress(done, 400)
+      yield* line("last")
+      const clear = "\r\u001b[2K"
+      assert.deepStrictEqual(shown.slice(0, 3), ["first\n", `${clear}early\n`, `${clear}1 % (4 of 400 files)`])
+      assert.deepStrictEqual(shown.slice(-3), [`${clear}99 % (396 of 400 files)`, clear, `${clear}last\n`])
+      assert.lengthOf(shown, 103)
+    }).pipe(
+      Effect.provide(Display.layer),
+      Effect.provideService(Terminal.Terminal, terminal),
+      Effect.provideService(TerminalCapabilities.TerminalCapabilities, {
+        canColor: false,
+        canAnimate: true,
+        canPrompt: false
+      })
+    )
   })
 })
 
@@ -333,6 +381,43 @@ describe("the watch", () => {
         yield* until(backedUp, (files) => files["new/deep/file"] === "2")
       })))
 
+  it.live("misses nothing that appears while a directory is being listed", () =>
+    watching({
+      fileSystem: BackupWorld.fileSystem((real) => ({
+        readDirectory: (path, options) =>
+          Effect.tap(real.readDirectory(path, options), () =>
+            path.endsWith("busy")
+              ? Effect.ignore(real.writeFileString(`${path}/late`, "late", { flag: "wx" }))
+              : Effect.void)
+      })),
+      prepare: ({ put }) => put("busy/early", "early")
+    }, () => until(backedUp, (files) => files["busy/late"] === "late")))
+
+  it.live("stops watching the directories that are gone", () => {
+    const watched = new Set<string>()
+    return watching({
+      fileSystem: BackupWorld.fileSystem((real) => ({
+        watch: (path, options) =>
+          Stream.suspend(() => {
+            watched.add(path)
+            return real.watch(path, options)
+          }).pipe(Stream.ensuring(Effect.sync(() => watched.delete(path))))
+      })),
+      prepare: Effect.fnUntraced(function*({ put }) {
+        for (const name of ["a/b/c", "replaced/d", "stays/e"]) yield* put(name, name)
+      })
+    }, ({ drop, put, source }) =>
+      Effect.gen(function*() {
+        const names = ["", "/a", "/a/b", "/replaced", "/stays"]
+        assert.sameMembers(Array.from(watched), names.map((name) => source + name))
+        yield* drop("a")
+        yield* drop("replaced")
+        yield* put("replaced", "a file now")
+        yield* until(Effect.sync(() => watched.size), (size) => size === 2)
+        assert.sameMembers(Array.from(watched), [source, `${source}/stays`])
+      }))
+  })
+
   it.live("makes one version of a burst of writes: the last", () =>
     watching({ quiet: 150, prepare: ({ put }) => put("log", "") }, ({ put }) =>
       Effect.gen(function*() {
@@ -353,6 +438,7 @@ describe("the watch", () => {
         )
         yield* until(versions("log"), (found) => found.length > 3)
         assert.isUndefined(writer.pollUnsafe())
+        yield* Fiber.interrupt(writer)
       })))
 
   it.live("gives way to scans where the system does not let it watch", () => {

@@ -48,8 +48,10 @@ export const backups = HttpApiBuilder.group(
       }),
       restore: Effect.fnUntraced(function*({ payload: { to, versionId } }) {
         const version = yield* findVersion(versionId)
-        const restoredTo = yield* Effect.mapError(restore(version, to ?? version.path), (error) =>
-          error._tag === "RestoreRefused" ? new RestoreRefused({ detail: error.message }) : broken(error))
+        const restoredTo = yield* Effect.mapError(
+          restore(version, to ?? version.path),
+          (error) => error._tag === "RestoreRefused" ? new RestoreRefused({ detail: error.message }) : broken(error)
+        )
         return { sha256: version.sha256, size: version.size, restoredTo }
       }),
       scan: () => scan,

@@ -33,7 +33,9 @@ export class ApiAddress extends Context.Service<ApiAddress, { readonly port: Ref
 /** All that the API answers, in a router without a server. */
 export const routes = Layer.suspend(() => {
   const backups = Layer.merge(HttpApiBuilder.layer(Api), otherMethods(Api)).pipe(Layer.provide(ApiHandlers.backups))
-  const chaos = Layer.merge(HttpApiBuilder.layer(ChaosApi), otherMethods(ChaosApi)).pipe(Layer.provide(ApiHandlers.chaos))
+  const chaos = Layer.merge(HttpApiBuilder.layer(ChaosApi), otherMethods(ChaosApi)).pipe(
+    Layer.provide(ApiHandlers.chaos)
+  )
   const chaosIfEnabled = Layer.unwrap(Chaos.useSync(({ enabled }) => enabled ? chaos : Layer.empty))
   return Layer.merge(backups, chaosIfEnabled).pipe(
     Layer.provide(HttpApiMiddleware.layerProblemDetails({ includeDetails: true })),
@@ -64,7 +66,7 @@ const server = Layer.effect(
     const server = yield* NodeHttpServer.make(() => node, { host, port, gracefulShutdownTimeout: "500 millis" }).pipe(
       Effect.mapError(({ cause }) => new PortUnavailable({ port, flag: "--port", cause }))
     )
-    // Else a client that never ends its request would hold up the restart.
+    // A client that got its answer while the server closed keeps its connection, and nobody answers on it any more.
     yield* Effect.addFinalizer(() => Effect.sync(() => node.closeAllConnections()))
     if ("port" in server.address) yield* Ref.set(address.port, server.address.port)
     return server
@@ -100,14 +102,18 @@ const otherMethods = <Id extends string, Groups extends HttpApiGroup.Constraint>
       known.set(endpoint.path, [...(known.get(endpoint.path) ?? []), endpoint.method])
     }
   })
-  return HttpRouter.addAll(Array.from(known).flatMap(([path, methods]) => {
-    const refusal = HttpServerResponse.setHeader(
-      problem(405, "Method Not Allowed", `Allowed here: ${methods.join(", ")}`),
-      "allow",
-      methods.join(", ")
-    )
-    // HEAD is GET without a body.
-    const others = Array.from(HttpMethod.all).filter((method) => !methods.includes(method === "HEAD" ? "GET" : method))
-    return others.map((method) => HttpRouter.route(method, `/${path.slice(1)}`, refusal))
-  }))
+  return HttpRouter.addAll(
+    Array.from(known).flatMap(([path, methods]) => {
+      const refusal = HttpServerResponse.setHeader(
+        problem(405, "Method Not Allowed", `Allowed here: ${methods.join(", ")}`),
+        "allow",
+        methods.join(", ")
+      )
+      // HEAD is GET without a body.
+      const others = Array.from(HttpMethod.all).filter((method) =>
+        !methods.includes(method === "HEAD" ? "GET" : method)
+      )
+      return others.map((method) => HttpRouter.route(method, `/${path.slice(1)}`, refusal))
+    })
+  )
 }

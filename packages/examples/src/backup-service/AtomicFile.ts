@@ -35,7 +35,7 @@ export const write = Effect.fnUntraced(function*<E, R, E2, R2>(options: {
       return Effect.uninterruptible(notWritten(file.writeAll(chunk)))
     })
     const written: StoredObject = { sha256: hash.digest("hex"), size }
-    const target = yield* options.place(written)
+    const target = yield* Effect.uninterruptible(options.place(written))
     if (target !== undefined) yield* Effect.uninterruptible(notWritten(file.sync))
     return { written, target }
   })

@@ -3,14 +3,15 @@
  */
 import { Runtime, Schema } from "effect"
 
-/** The source cannot be backed up as asked: the command was wrong, nothing was touched. */
-export class SourceInvalid extends Schema.TaggedError<SourceInvalid>()("SourceInvalid", {
-  source: Schema.String,
+/** The command cannot do what it was asked to: nothing was touched. */
+export class OptionInvalid extends Schema.TaggedError<OptionInvalid>()("OptionInvalid", {
+  option: Schema.String,
+  value: Schema.String,
   reason: Schema.String
 }) {
   override readonly [Runtime.errorExitCode] = 2
   override get message() {
-    return `--source ${this.source}: ${this.reason}`
+    return `${this.option} ${this.value}: ${this.reason}`
   }
 }
 
@@ -64,7 +65,7 @@ export class DatabaseFailed extends Schema.TaggedError<DatabaseFailed>()("Databa
   }
 }
 
-/** A file or directory of the source could not be read. */
+/** A file or directory of the source could not be read; "" is the source itself. */
 export class NotReadable extends Schema.TaggedError<NotReadable>()("NotReadable", {
   path: Schema.String,
   /** It was listed, and is gone. */
@@ -72,7 +73,7 @@ export class NotReadable extends Schema.TaggedError<NotReadable>()("NotReadable"
   cause: Schema.Defect()
 }) {
   override get message() {
-    return `Could not read ${this.path}: ${reasonOf(this.cause)}`
+    return `Could not read ${this.path === "" ? "the source" : this.path}: ${reasonOf(this.cause)}`
   }
 }
 
@@ -99,6 +100,7 @@ export class PortUnavailable extends Schema.TaggedError<PortUnavailable>()("Port
   }
 }
 
-const hasCode = (cause: unknown, code: string): boolean => cause instanceof Error && "code" in cause && cause.code === code
+const hasCode = (cause: unknown, code: string): boolean =>
+  cause instanceof Error && "code" in cause && cause.code === code
 
 const reasonOf = (cause: unknown): string => cause instanceof Error ? cause.message : String(cause)

@@ -33,37 +33,46 @@ export const make = Effect.fnUntraced(function*(changes: Changes) {
   const display = yield* Display
   const look = yield* Survey.make({ onDirectory: changes.watch, onOther: changes.unwatch })
 
-  /** What failed when it was last tried: told once, not again with every scan. */
-  const failing = new Set<string>()
+  /** Failures since the last scan began, and those of the time before: what failed before is not told again. */
+  let failing = new Set<string>()
+  let failedBefore = new Set<string>()
+  let failuresTold = 0
   const onFailure = (key: string, error: NotReadable | NotWritten | DatabaseFailed) => {
-    const isTold = failing.has(key) || failing.size >= toldFailures
+    const isTold = failedBefore.has(key) || failing.has(key) || failing.size >= toldFailures
     failing.add(key)
-    return isTold ? Effect.void : display.line(error.message)
+    if (isTold) return Effect.void
+    failuresTold++
+    return display.line(error.message)
   }
 
   const isUnknown = ([key, found]: readonly [string, Survey.Found]) =>
-    Effect.map(database.lastSeen(key), (seen) =>
-      Option.isNone(seen) || seen.value.modifiedAt === null || seen.value.modifiedAt !== found.modifiedAt ||
-      seen.value.size !== found.size)
+    Effect.map(
+      database.lastSeen(key),
+      Option.match({
+        onNone: () => true,
+        onSome: (seen) => seen.modifiedAt !== found.modifiedAt || seen.size !== found.size
+      })
+    )
 
   const findGone = Effect.fnUntraced(function*(roots: ReadonlyArray<string>, { files, unreadable }: Survey.Survey) {
     const present = yield* Effect.forEach(roots, (root) => database.present(Survey.keyOf(path, source, root)))
-    const isHidden = (key: string) => unreadable.some((place) => place.path === "" || `${key}/`.startsWith(`${place.path}/`))
+    const isHidden = (key: string) =>
+      unreadable.some((place) => place.path === "" || `${key}/`.startsWith(`${place.path}/`))
     return Array.from(new Set(present.flat())).filter((key) => !files.has(key) && !isHidden(key))
   })
 
   const backUp = Effect.fnUntraced(
     function*(key: string, found: Survey.Found) {
       const readAt = yield* Clock.currentTimeMillis
-      const object = yield* store.add(fs.stream(path.join(source, key)).pipe(
-        Stream.mapError((cause) => new NotReadable({ path: key, vanished: cause.reason._tag === "NotFound", cause }))
-      ))
+      const object = yield* store.add(
+        fs.stream(path.join(source, key)).pipe(
+          Stream.mapError((cause) => new NotReadable({ path: key, vanished: cause.reason._tag === "NotFound", cause }))
+        )
+      )
       // A time of modification that could come again after this reading is not kept: then the next scan reads once more.
       const isSettled = found.modifiedAt !== undefined && found.modifiedAt < readAt - clockTick
       const seen = { path: key, ...object, modifiedAt: isSettled ? found.modifiedAt : null }
-      const isNew = yield* database.record(seen)
-      failing.delete(key)
-      return isNew ? "stored" : "unchanged"
+      return (yield* database.record(seen)) ? "stored" : "unchanged"
     },
     (outcome, key) =>
       Effect.catch(outcome, (error) =>
@@ -89,6 +98,11 @@ export const make = Effect.fnUntraced(function*(changes: Changes) {
       skipped: survey.skipped,
       failed: survey.unreadable.length
     }
+    const toldBefore = failuresTold
+    if (kind === "scan") {
+      failedBefore = failing
+      failing = new Set()
+    }
     const work = Effect.gen(function*() {
       counts.deleted = yield* database.markDeleted(gone)
       yield* Effect.forEach(survey.unreadable, (error) => onFailure(error.path, error), { discard: true })
@@ -104,7 +118,7 @@ export const make = Effect.fnUntraced(function*(changes: Changes) {
       () => work,
       (id, exit) => database.finishRun(id, counts, counts.failed > 0 || Exit.isFailure(exit))
     )
-    if (counts.stored + counts.deleted + counts.failed > 0) yield* display.line(`${kind}: ${told(counts)}`)
+    if (counts.stored + counts.deleted > 0 || failuresTold > toldBefore) yield* display.line(`${kind}: ${told(counts)}`)
   })
 })
 

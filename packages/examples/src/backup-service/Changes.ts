@@ -4,7 +4,7 @@
  * One watch for each directory, set by whoever walks the tree, and not the recursive watch of Node: on Linux that stops
  * silently at the first file it may not read, follows symbolic links, and needs a watch for every single file.
  */
-import { Deferred, Duration, Effect, Exit, FiberMap, FileSystem, Latch, Path, type Scope, Stream } from "effect"
+import { Deferred, type Duration, Effect, Exit, FiberMap, FileSystem, Latch, Path, type Scope, Stream } from "effect"
 
 export interface Changes {
   /** Watches a directory; from the return on, no change in it is lost. Does nothing if it is watched already. */
@@ -54,11 +54,11 @@ export const make = Effect.fnUntraced(function*(options: {
     if (identities.get(directory) === identity && FiberMap.hasUnsafe(watches, directory)) return
     identities.set(directory, identity)
     const ready = Deferred.makeUnsafe<void>()
-    const events = fs.watch(directory, { onReady: () => Deferred.doneUnsafe(ready, Exit.void) })
+    const stream = fs.watch(directory, { onReady: () => Deferred.doneUnsafe(ready, Exit.void) })
     yield* FiberMap.run(
       watches,
       directory,
-      Stream.runForEach(events, (event) => note(path.join(directory, event.path))).pipe(
+      Stream.runForEach(stream, (event) => note(path.join(directory, event.path))).pipe(
         Effect.catch((cause) => options.onUnwatched(directory, cause)),
         Effect.ensuring(Deferred.succeed(ready, undefined))
       )

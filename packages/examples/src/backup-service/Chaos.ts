@@ -27,7 +27,8 @@ export class Chaos extends Context.Service<Chaos, {
     )
 
   /** Kills `target`. Returns at once, and does nothing if it is down at this moment. */
-  static readonly kill = (target: Target) => Effect.flatMap(Chaos, ({ orders }) => Queue.offer(orders[target], undefined))
+  static readonly kill = (target: Target) =>
+    Effect.flatMap(Chaos, ({ orders }) => Queue.offer(orders[target], undefined))
 
   /** Merged with the layer of a child, makes it mortal: a routine of that child dies when the child is to be killed. */
   static readonly mortal = (target: Target) =>

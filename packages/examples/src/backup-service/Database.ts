@@ -13,7 +13,7 @@ export interface Page<Cursor> {
   readonly limit: number
 }
 
-/** How a file was last seen. `modifiedAt` (ms) is `null` if it proves nothing, see `FileWatcher`. */
+/** How a file was last seen. `modifiedAt` (ms) is `null` if it proves nothing, see BackupRun.ts. */
 export const Sighting = Schema.Struct({
   path: Schema.String,
   ...StoredObject.fields,
@@ -102,7 +102,12 @@ export class Database extends Context.Service<Database, {
           return yield* sqlite.transaction("record a file", (db) => {
             const isNew = db.prepare("SELECT sha256 FROM files WHERE path = ?").get(path)?.["sha256"] !== sha256
             if (isNew) {
-              db.prepare("INSERT INTO versions (path, sha256, size, at) VALUES (?, ?, ?, ?)").run(path, sha256, size, at)
+              db.prepare("INSERT INTO versions (path, sha256, size, at) VALUES (?, ?, ?, ?)").run(
+                path,
+                sha256,
+                size,
+                at
+              )
             }
             db.prepare(putFile).run(path, sha256, size, modifiedAt)
             return isNew
@@ -117,9 +122,10 @@ export class Database extends Context.Service<Database, {
           }),
         startRun: (kind) => Effect.flatMap(Clock.currentTimeMillis, (at) => startRun({ kind, at })),
         finishRun: (id, counts, partial) =>
-          Effect.flatMap(Clock.currentTimeMillis, (at) => finishRun({ id, at, partial: Number(partial), ...counts })).pipe(
-            Effect.asVoid
-          ),
+          Effect.flatMap(Clock.currentTimeMillis, (at) => finishRun({ id, at, partial: Number(partial), ...counts }))
+            .pipe(
+              Effect.asVoid
+            ),
         stats: Effect.gen(function*() {
           const counted = Option.getOrThrow(yield* totals({}))
           const last = yield* lastRun({})

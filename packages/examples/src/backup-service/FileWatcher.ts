@@ -29,6 +29,7 @@ export class FileWatcher extends Context.Service<FileWatcher, {
       const run = yield* BackupRun.make(changes)
       const scan = changes.note(source)
 
+      // A run that the database did not let finish is made good by the next scan.
       const work = Effect.flatMap(changes.burst, run).pipe(Effect.catch((error) => display.line(error.message)))
 
       yield* Orchestrator.forkScoped(Effect.forever(work), { name: "run" })

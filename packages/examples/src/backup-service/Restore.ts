@@ -37,7 +37,9 @@ export class Restore extends Context.Service<Restore, {
         if (path.isAbsolute(to) || names.includes("..") || !isInside(target, restoreDirectory, path)) {
           return refuse("it leads out of the restore directory")
         }
-        if (target === restoreDirectory || isInside(target, temporary, path)) return refuse("it is not the name of a file")
+        if (target === restoreDirectory || isInside(target, temporary, path)) {
+          return refuse("it is not the name of a file")
+        }
         if (byteLength(target) > 4000 || names.some((name) => byteLength(name) > 255)) return refuse("it is too long")
         return Effect.succeed(target)
       }

@@ -2,7 +2,7 @@
  * Where the service reads, keeps and restores files, and how patient it is.
  */
 import { Context, Duration, Effect, FileSystem, Layer, Path } from "effect"
-import { NotWritten, SourceInvalid } from "./BackupError.ts"
+import { NotWritten, OptionInvalid } from "./BackupError.ts"
 
 /** Paths are absolute and free of symbolic links, so that "inside" is a matter of comparing names. */
 export class Settings extends Context.Service<Settings, {
@@ -27,7 +27,7 @@ export class Settings extends Context.Service<Settings, {
     readonly quiet?: Duration.Input | undefined
     /** Default: 1 minute. */
     readonly rescan?: Duration.Input | undefined
-  }): Layer.Layer<Settings, SourceInvalid | NotWritten, FileSystem.FileSystem | Path.Path> =>
+  }): Layer.Layer<Settings, OptionInvalid | NotWritten, FileSystem.FileSystem | Path.Path> =>
     Layer.effect(
       Settings,
       Effect.gen(function*() {
@@ -35,10 +35,16 @@ export class Settings extends Context.Service<Settings, {
         const source = yield* checkSource(options.source)
         const store = yield* realPath(path.resolve(options.store))
         const restoreDirectory = yield* realPath(path.resolve(options.restoreDirectory ?? path.join(store, "restored")))
-        for (const [name, directory] of [["store", store], ["restore directory", restoreDirectory]] as const) {
-          if (isInside(source, directory, path)) {
-            return yield* new SourceInvalid({ source: options.source, reason: `lies inside the ${name} ${directory}` })
-          }
+        const refuse = (option: string, value: string, reason: string) => new OptionInvalid({ option, value, reason })
+        if (isInside(source, store, path)) {
+          return yield* refuse("--source", options.source, `lies inside the store ${store}`)
+        }
+        if (isInside(source, restoreDirectory, path)) {
+          return yield* refuse("--source", options.source, `lies inside the restore directory ${restoreDirectory}`)
+        }
+        // A restored file could replace one of the store.
+        if (isInside(store, restoreDirectory, path)) {
+          return yield* refuse("--restore-dir", restoreDirectory, `holds the store ${store}`)
         }
         return {
           source,
@@ -61,7 +67,7 @@ export const isInside = (child: string, parent: string, path: Path.Path): boolea
 const checkSource = Effect.fnUntraced(function*(source: string) {
   const fs = yield* FileSystem.FileSystem
   const path = yield* Path.Path
-  const invalid = (reason: string) => new SourceInvalid({ source, reason })
+  const invalid = (reason: string) => new OptionInvalid({ option: "--source", value: source, reason })
   const real = yield* fs.realPath(path.resolve(source)).pipe(Effect.mapError(() => invalid("does not exist")))
   const { type } = yield* fs.stat(real).pipe(Effect.mapError(() => invalid("cannot be read")))
   if (type !== "Directory") return yield* invalid("is not a directory")

@@ -1,7 +1,7 @@
 /**
  * One SQLite connection through `node:sqlite`, with typed rows and typed errors.
  */
-import { Array, Effect, Option, Schema, type Scope } from "effect"
+import { Array, Effect, type Option, Schema, type Scope } from "effect"
 import { DatabaseSync, type SQLInputValue } from "node:sqlite"
 import { DatabaseFailed, DatabaseRefused } from "./BackupError.ts"
 
@@ -23,7 +23,10 @@ export interface Sqlite {
     sql: string
   ) => (parameters: Parameters) => Effect.Effect<Option.Option<A>, DatabaseFailed>
   /** Prepares a command now; the answer runs it and gives the id of the row that it inserted. */
-  readonly command: (operation: string, sql: string) => (parameters: Parameters) => Effect.Effect<number, DatabaseFailed>
+  readonly command: (
+    operation: string,
+    sql: string
+  ) => (parameters: Parameters) => Effect.Effect<number, DatabaseFailed>
   /** All of `run` happens, or nothing. It cannot wait: the connection is one for all fibers. */
   readonly transaction: <A>(operation: string, run: (db: DatabaseSync) => A) => Effect.Effect<A, DatabaseFailed>
 }

@@ -31,7 +31,8 @@ export class Store extends Context.Service<Store, {
       const { store } = yield* Settings
       const objects = path.join(store, "objects")
       const temporary = path.join(store, "tmp")
-      const notWritten = (target: string) => Effect.mapError((cause: unknown) => new NotWritten({ path: target, cause }))
+      const notWritten = (target: string) =>
+        Effect.mapError((cause: unknown) => new NotWritten({ path: target, cause }))
       const makeDirectory = (target: string) => notWritten(target)(fs.makeDirectory(target, { recursive: true }))
 
       yield* makeDirectory(store)
@@ -43,7 +44,9 @@ export class Store extends Context.Service<Store, {
       const pathOf = (sha256: string) => path.join(objects, sha256.slice(0, 2), sha256.slice(2))
       const check = (object: StoredObject) =>
         fs.stat(pathOf(object.sha256)).pipe(
-          Effect.mapError((error) => damaged(object, error.reason._tag === "NotFound" ? "it is missing" : error.message)),
+          Effect.mapError((error) =>
+            damaged(object, error.reason._tag === "NotFound" ? "it is missing" : error.message)
+          ),
           Effect.flatMap(({ size }) =>
             size === BigInt(object.size) ? Effect.void : Effect.fail(damaged(object, `it has ${size} bytes`))
           )

@@ -35,8 +35,10 @@ export const acquire = Effect.fnUntraced(function*(
     Effect.catchTag("NoSuchElementError", () => Effect.fail(notWritten(new Error("somebody unknown holds the lock"))))
   )
   yield* take.pipe(
-    Effect.catchIf(isBusy, () =>
-      Effect.flatMap(holder, ({ pid }) => Effect.fail(new StoreLocked({ store: options.store, pid }))))
+    Effect.catchIf(
+      isBusy,
+      () => Effect.flatMap(holder, ({ pid }) => Effect.fail(new StoreLocked({ store: options.store, pid })))
+    )
   )
 })
 

@@ -4,11 +4,14 @@
  *
  *     npx -y pnpm@12 start --chaos
  *     curl -X POST -H 'content-type: application/json' http://127.0.0.1:8080/chaos/database
+ *
+ * From here on read Store (AtomicFile, StoreLock), then the three parts: Database (Sqlite), FileWatcher (BackupRun,
+ * Survey, Changes), ApiServer (Api, ApiHandlers, Restore). Chaos kills them.
  */
 import * as NodeMain from "@effect-orchestra/core/NodeMain"
 import { Server } from "@effect-orchestra/observability"
 import { Child, Supervisor, SupervisorError } from "@effect-orchestra/supervisor"
-import { Cause, Console, Duration, Effect, Layer, Logger, Option, Runtime, Schema, Stream } from "effect"
+import { Cause, Console, type Duration, Effect, Layer, Logger, Option, Runtime, Schema, Stream } from "effect"
 import { Command } from "effect/cli"
 import * as ApiServer from "./ApiServer.ts"
 import { PortUnavailable } from "./BackupError.ts"
@@ -58,16 +61,24 @@ const summarize = Effect.gen(function*() {
 const command = Command.make("backup-service", options, (given) => {
   const port = given.orchestraPort
   const orchestra = Server.layer({ port }).pipe(
-    Layer.catchTag("ServeError", ({ cause }) =>
-      Layer.effect(Server.Server, Effect.fail(new PortUnavailable({ port, flag: "--orchestra-port", cause }))))
+    Layer.catchTag(
+      "ServeError",
+      ({ cause }) =>
+        Layer.effect(Server.Server, Effect.fail(new PortUnavailable({ port, flag: "--orchestra-port", cause })))
+    )
   )
   const settings = Settings.layer({ ...given, restoreDirectory: Option.getOrUndefined(given.restoreDirectory) })
   const environment = Layer.mergeAll(
-    Store.layer,
+    orchestra,
     Display.layer,
     ApiServer.ApiAddress.layer,
     Chaos.layer({ enabled: given.chaos })
-  ).pipe(Layer.provideMerge(orchestra), Layer.provideMerge(settings), Layer.provideMerge(logger))
+  ).pipe(
+    // Before the servers: a second instance is to hear of the first one, not of a port.
+    Layer.provideMerge(Store.layer),
+    Layer.provideMerge(settings),
+    Layer.provideMerge(logger)
+  )
   return Effect.andThen(run(given.for), summarize).pipe(Effect.provide(environment), Effect.catch(tell))
 }).pipe(Command.withDescription("Backs up a directory, and lets you look at the backup and restore from it"))
 
