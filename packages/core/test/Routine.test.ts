@@ -49,7 +49,7 @@ describe("Routine", () => {
         assert.strictEqual(yield* Routine.join(last), 7)
       })))
 
-    it.effect("2,000 routines that each fork the next at once do not overflow the stack", () =>
+    it.effect("a nest of 2,000 routines that start at once does not overflow the stack", () =>
       provided(Effect.gen(function*() {
         const nest = (depth: number): Effect.Effect<number, unknown, Orchestrator> =>
           depth === 0

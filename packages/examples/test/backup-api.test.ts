@@ -440,7 +440,7 @@ describe("the server", () => {
             // One that keeps its connection, one that never reads, one that says nothing, two that never end their request,
             // and one that is answered while the server closes, and keeps its connection.
             `GET /files ${head}\r\n`,
-            `GET /files ${head}\r\n`.repeat(20_000),
+            `GET /files ${head}\r\n`.repeat(2000),
             "",
             "POST /restore HTTP/1.1\r\nhost: loc",
             `POST /restore ${head}content-length: 9\r\n\r\n{`,
@@ -448,12 +448,12 @@ describe("the server", () => {
           ]
           return { url, sockets: yield* Effect.forEach(requests, (text) => hangOn(url, text)) }
         })
-        const { sockets, url } = yield* Effect.timeout(running(world, first), "2 seconds")
+        const { sockets, url } = yield* Effect.timeout(running(world, first), "10 seconds")
         // A connection that outlived its server would swallow the next request.
-        yield* Effect.timeout(Effect.forEach(sockets, untilClosed), "2 seconds")
+        yield* Effect.timeout(Effect.forEach(sockets, untilClosed), "10 seconds")
         assert.strictEqual(yield* running(world, ApiServer.ApiAddress.url), url)
       }).pipe(Effect.provide(ApiServer.ApiAddress.layer.pipe(Layer.provide(world.settings))))
-    }).pipe(Effect.provide([FetchHttpClient.layer, BackupWorld.platform])))
+    }).pipe(Effect.provide([FetchHttpClient.layer, BackupWorld.platform])), 30_000)
 
   it.live("names the port that is taken and the flag to choose another", () =>
     Effect.gen(function*() {
