@@ -103,7 +103,7 @@ const main = <A, E>(program: Effect.Effect<A, E, Orchestrator>, options: RunOpti
   const racing = Effect.gen(function*() {
     orchestrator = yield* Orchestrator
     return yield* Effect.raceFirst(program, orchestrator.fatal)
-  }).pipe(Effect.provide(options.orchestrator ?? Orchestrator.layer))
+  }).pipe(Effect.provide(options.orchestrator ?? Orchestrator.layer), Effect.tapCause(report))
 
   Runtime.makeRunMain(({ fiber, teardown }) => {
     const stop = Effect.gen(function*() {
@@ -146,8 +146,14 @@ const main = <A, E>(program: Effect.Effect<A, E, Orchestrator>, options: RunOpti
       process.stdout.write("", () => process.stderr.write("", () => process.exit(last)))
     }
     fiber.addObserver((exit) => teardown(exit, end))
-  })(racing, { teardown })
+  })(racing, { teardown, disableErrorReporting: true })
 }
+
+/** Tells on stderr why the program failed, unless its error says that this was done: stdout is the program's own. */
+const report = (cause: Cause.Cause<unknown>): Effect.Effect<void> =>
+  Cause.hasInterruptsOnly(cause) || !Runtime.getErrorReported(Cause.squash(cause))
+    ? Effect.void
+    : Console.error(Cause.pretty(cause))
 
 const teardown: Runtime.Teardown = (exit, onExit) => {
   const error = Exit.isFailure(exit) ? Cause.squash(exit.cause) : undefined

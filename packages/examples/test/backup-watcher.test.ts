@@ -6,12 +6,15 @@ import { Orchestrator } from "@effect-orchestra/core"
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber, FileSystem, Layer, type Path, Schedule, Stream, Terminal } from "effect"
 import { TerminalCapabilities } from "effect/cli"
+import { vi } from "vitest"
 import type { Stats } from "../src/backup-service/Backup.ts"
 import { Database } from "../src/backup-service/Database.ts"
 import { Display } from "../src/backup-service/Display.ts"
 import { FileWatcher } from "../src/backup-service/FileWatcher.ts"
 import { Store } from "../src/backup-service/Store.ts"
 import * as BackupWorld from "./BackupWorld.ts"
+
+vi.setConfig({ testTimeout: 30_000 })
 
 type Services = FileWatcher | Database | Store | FileSystem.FileSystem | Path.Path
 
