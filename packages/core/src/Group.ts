@@ -37,7 +37,7 @@ import * as Option from "effect/Option"
 import * as Predicate from "effect/Predicate"
 import type * as Scope from "effect/Scope"
 import type { Health, State } from "./Event.ts"
-import { Kernel, type Node, path, type StopLimits } from "./Kernel.ts"
+import { Kernel, type Node, path, shown, type StopLimits } from "./Kernel.ts"
 import { Orchestrator } from "./Orchestrator.ts"
 import { Current, type Keeper, type Routine, type RoutineOptions, RoutineRecord, Waiters, waitFor } from "./Routine.ts"
 import type { GroupSnapshot } from "./Snapshot.ts"
@@ -343,13 +343,8 @@ class GroupNode implements Group, Node, Keeper {
   snapshot(): GroupSnapshot {
     const health: Health = this.cause === undefined ? "ok" : "failed"
     return {
-      kind: this.kind,
-      id: this.id,
-      name: this.name,
-      path: path(this),
-      state: this.status,
+      ...shown(this, this.kernel, this.since),
       health,
-      since: this.kernel.writer.shown(this.since),
       active: this.active,
       concurrency: this.limit === Infinity ? null : this.limit
     }

@@ -95,6 +95,21 @@ export const path = (node: Node): string => {
   return node.bare || node.owner === undefined ? `${prefix}/${segment}` : `${prefix}/${segment}#${node.id}`
 }
 
+/**
+ * What every snapshot says of its node; `since` is a monotonic time.
+ *
+ * @category getters
+ * @since 0.1.0
+ */
+export const shown = <K extends Node["kind"]>(node: Node & { readonly kind: K }, kernel: Kernel, since: number) => ({
+  kind: node.kind,
+  id: node.id,
+  name: node.name,
+  path: path(node),
+  state: node.status,
+  since: kernel.writer.shown(since)
+})
+
 type LiveState = keyof TemplateStats["active"]
 
 /** The counts behind `TemplateStats`. */
@@ -246,15 +261,7 @@ export class Kernel implements Node {
   }
 
   snapshot(): NodeSnapshot {
-    return {
-      kind: this.kind,
-      id: this.id,
-      name: this.name,
-      path: path(this),
-      state: this.status,
-      health: "ok",
-      since: this.since
-    }
+    return { ...shown(this, this, this.entered), health: "ok" }
   }
 
   stop(): undefined {

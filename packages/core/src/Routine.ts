@@ -38,7 +38,7 @@ import * as Predicate from "effect/Predicate"
 import * as Scope from "effect/Scope"
 import * as Tracer from "effect/Tracer"
 import type { ExitReason, Health, RunExit, State } from "./Event.ts"
-import { type Kernel, type Node, path, type StopLimits, type Template } from "./Kernel.ts"
+import { type Kernel, type Node, path, shown, type StopLimits, type Template } from "./Kernel.ts"
 import type { RoutineSnapshot } from "./Snapshot.ts"
 import type { Job, Writer } from "./Writer.ts"
 
@@ -333,7 +333,7 @@ export class RoutineRecord implements Routine<never, never>, Scope.Closeable, No
   readonly "~effect/Scope/Closeable" = "~effect/Scope/Closeable"
   readonly strategy = "sequential"
   readonly parent = undefined
-  state: Scope.Scope["state"] = { _tag: "Empty" }
+  state: Scope.Scope["state"] = emptyScope
 
   readonly kind = "routine"
   readonly kernel: Kernel
@@ -598,6 +598,7 @@ export class RoutineRecord implements Routine<never, never>, Scope.Closeable, No
 
   /** Runs the drains, and waits for a run that watches `stopRequested`; undefined when there is neither. */
   private asked(limits: StopLimits): Effect.Effect<void> | undefined {
+    if (this.fiber === undefined) return undefined
     const watches = this.askedWaiters !== undefined && !this.askedWaiters.isEmpty
     const drains = this.options.drain === undefined ? this.drains : [this.options.drain, ...this.drains ?? []]
     if (drains === undefined && !watches) return undefined
@@ -662,14 +663,9 @@ export class RoutineRecord implements Routine<never, never>, Scope.Closeable, No
   snapshot(): RoutineSnapshot {
     const { writer } = this.kernel
     return {
-      kind: this.kind,
-      id: this.id,
-      name: this.name,
-      path: path(this),
-      state: this.status,
+      ...shown(this, this.kernel, this.since),
       health: this.health,
       ready: this.isReady && this.scope !== undefined && !this.stopping,
-      since: writer.shown(this.since),
       startedAt: this.startedAt === undefined ? null : writer.shown(this.startedAt),
       incarnation: this.incarnation,
       restarts: this.restarts,
@@ -680,6 +676,9 @@ export class RoutineRecord implements Routine<never, never>, Scope.Closeable, No
     }
   }
 }
+
+// An empty scope is replaced, never changed: all can share one.
+const emptyScope = { _tag: "Empty" } as const
 
 const variance = { _A: (_: never): never => _, _E: (_: never): never => _ }
 

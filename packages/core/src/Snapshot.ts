@@ -9,9 +9,18 @@
 import * as Schema from "effect/Schema"
 import { Health, RunExit, State } from "./Event.ts"
 
+/** What every node shows. `since` is when it entered its state, in wall clock milliseconds. */
+const nodeFields = {
+  id: Schema.String,
+  name: Schema.String,
+  path: Schema.String,
+  state: State,
+  health: Health,
+  since: Schema.Finite
+}
+
 /**
- * A routine. `since` is when it entered its state, `startedAt` when its present run began (both wall clock
- * milliseconds); `incarnation` counts its runs from 1, `restarts` those that followed a failed or ended one;
+ * A routine. `startedAt` is when its present run began (wall clock milliseconds); `incarnation` counts its runs from 1, `restarts` those that followed a failed or ended one;
  * `supervisor` is the path of the supervisor that keeps it, `nextStartAt` when a backoff ends.
  *
  * @category models
@@ -19,13 +28,8 @@ import { Health, RunExit, State } from "./Event.ts"
  */
 export const RoutineSnapshot = Schema.Struct({
   kind: Schema.Literal("routine"),
-  id: Schema.String,
-  name: Schema.String,
-  path: Schema.String,
-  state: State,
-  health: Health,
+  ...nodeFields,
   ready: Schema.Boolean,
-  since: Schema.Finite,
   startedAt: Schema.NullOr(Schema.Finite),
   incarnation: Schema.Int,
   restarts: Schema.Int,
@@ -57,12 +61,7 @@ export type Budget = typeof Budget.Type
  */
 export const SupervisorSnapshot = Schema.Struct({
   kind: Schema.Literal("supervisor"),
-  id: Schema.String,
-  name: Schema.String,
-  path: Schema.String,
-  state: State,
-  health: Health,
-  since: Schema.Finite,
+  ...nodeFields,
   strategy: Schema.String,
   budget: Budget
 })
@@ -78,12 +77,7 @@ export type SupervisorSnapshot = typeof SupervisorSnapshot.Type
  */
 export const GroupSnapshot = Schema.Struct({
   kind: Schema.Literal("group"),
-  id: Schema.String,
-  name: Schema.String,
-  path: Schema.String,
-  state: State,
-  health: Health,
-  since: Schema.Finite,
+  ...nodeFields,
   active: Schema.Int,
   concurrency: Schema.NullOr(Schema.Int)
 })
@@ -99,12 +93,7 @@ export type GroupSnapshot = typeof GroupSnapshot.Type
  */
 export const OrchestratorSnapshot = Schema.Struct({
   kind: Schema.Literal("orchestrator"),
-  id: Schema.String,
-  name: Schema.String,
-  path: Schema.String,
-  state: State,
-  health: Health,
-  since: Schema.Finite
+  ...nodeFields
 })
 
 /** @since 0.1.0 */

@@ -351,6 +351,38 @@ describe("Supervisor", () => {
         })
       )
     )
+
+    it.effect(
+      "rest_for_one absorbs a failure of a member that waits to be stopped: one round, counted once",
+      test(() =>
+        Effect.gen(function*() {
+          const { lines, write } = journal()
+          const [a, b] = [steerable("a", write), steerable("b", write)]
+          let stops = 0
+          const slow = Effect.never.pipe(
+            Effect.onInterrupt(() => stops++ === 0 ? Effect.sleep("300 millis") : Effect.void)
+          )
+          const seen = yield* record
+          const spec = Supervisor.make({
+            name: "app",
+            strategy: "rest_for_one",
+            intensity: 1,
+            children: [Child.make("a", a.effect), Child.make("b", b.effect), Child.make("slow", slow)]
+          })
+          yield* TestClock.adjust(0)
+          yield* Supervisor.start(spec)
+          lines.length = 0
+          yield* a.fail
+          yield* settle
+          yield* b.fail
+          yield* TestClock.adjust("300 millis")
+          yield* settle
+          assert.deepStrictEqual(lines, ["stop a", "stop b", "start a", "start b"])
+          assert.deepStrictEqual(yield* states, ["a running 2", "b running 2", "slow running 2"])
+          assert.strictEqual(seen.filter((event) => event._tag === "Decided").length, 1)
+        })
+      )
+    )
   })
 
   describe("intensity", () => {
@@ -464,6 +496,22 @@ describe("Supervisor", () => {
           yield* a.fail
           yield* TestClock.adjust("1 second")
           assert.deepStrictEqual(yield* states, ["a running 3"])
+        })
+      )
+    )
+
+    it.effect(
+      "gives up when its schedule is broken",
+      test(() =>
+        Effect.gen(function*() {
+          const broken = Schedule.modifyDelay(Schedule.forever, () => Effect.die(new Error("broken schedule")))
+          const spec = Supervisor.make({
+            name: "app",
+            strategy: "one_for_one",
+            children: [Child.make("a", Effect.fail("again"), { backoff: broken })]
+          })
+          const failure = yield* Effect.flip(Supervisor.run(spec))
+          assert.include(failure.message, "broken schedule")
         })
       )
     )

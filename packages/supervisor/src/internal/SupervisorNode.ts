@@ -8,7 +8,7 @@
  */
 import { NotReady, OrchestratorClosed } from "@effect-orchestra/core/CoreError"
 import type { ExitReason, Health, State } from "@effect-orchestra/core/Event"
-import { type Kernel, type Node, path, type StopLimits } from "@effect-orchestra/core/Kernel"
+import { type Kernel, type Node, path, shown, type StopLimits } from "@effect-orchestra/core/Kernel"
 import { Orchestrator } from "@effect-orchestra/core/Orchestrator"
 import {
   Current,
@@ -134,7 +134,7 @@ interface Round {
   fiber: Fiber.Fiber<void, StartError> | undefined
 }
 
-/** Why a round ended early: this child did not start, or its backoff schedule is exhausted. */
+/** Why a round ended early: this child did not start; or, when `exhausted`, its backoff schedule gives no more. */
 interface StartError {
   readonly slot: Slot
   readonly exit: Exit.Exit<unknown, unknown>
@@ -356,7 +356,7 @@ class SupervisorNode implements SupervisorRef, Node, Keeper {
     this.rounds.delete(round)
     for (const slot of round.start) slot.round = undefined
     if (this.isStopping) return
-    const error = Exit.isFailure(exit) ? exit.cause.reasons.find(Cause.isFailReason)?.error : undefined
+    const error = errorOf(round, exit)
     if (this.status === "starting") {
       if (error !== undefined) return this.startFailed(error)
       this.move("running")
@@ -396,7 +396,10 @@ class SupervisorNode implements SupervisorRef, Node, Keeper {
     if (delay === undefined) {
       return yield* Effect.fail({ slot: offender, exit: offender.lastExit, exhausted: true })
     }
-    if (delay === 0) return 0
+    if (delay === 0) {
+      round.until = undefined
+      return 0
+    }
     round.until = writer.now() + delay
     for (const { record } of round.start) {
       record.nextStartAt = round.until
@@ -427,6 +430,8 @@ class SupervisorNode implements SupervisorRef, Node, Keeper {
     const { writer } = this.kernel
     const { record } = slot
     slot.startExit = undefined
+    // Whatever it failed of before is made good by this start.
+    this.failed.delete(slot)
     record.start(this.bodyOf(slot), this.contextOf(slot), {
       readyNow: slot.readyNow,
       scope: Scope.makeUnsafe(),
@@ -561,13 +566,8 @@ class SupervisorNode implements SupervisorRef, Node, Keeper {
   snapshot(): SupervisorSnapshot {
     const health: Health = this.status === "failed" ? "failed" : "ok"
     return {
-      kind: this.kind,
-      id: this.id,
-      name: this.name,
-      path: path(this),
-      state: this.status,
+      ...shown(this, this.kernel, this.since),
       health,
-      since: this.kernel.writer.shown(this.since),
       strategy: this.spec.strategy,
       budget: {
         used: this.window.used(this.kernel.writer.now()),
@@ -576,6 +576,14 @@ class SupervisorNode implements SupervisorRef, Node, Keeper {
       }
     }
   }
+}
+
+/** Why a round did not get through. A defect in what the user gave it, such as a backoff schedule, is final. */
+const errorOf = (round: Round, exit: Exit.Exit<void, StartError>): StartError | undefined => {
+  if (Exit.isSuccess(exit)) return undefined
+  const slot = round.offender ?? round.start[0]
+  const error = exit.cause.reasons.find(Cause.isFailReason)?.error
+  return error === undefined && slot !== undefined ? { slot, exit, exhausted: true } : error
 }
 
 /** Builds a layer with a memo map of its own, gives what it gives, and holds it until the run is ended. */
