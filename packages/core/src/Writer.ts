@@ -113,8 +113,9 @@ export class Writer {
 
   /** Runs a decision `millis` from now. Never, when `millis` is infinite. */
   after(millis: number, job: Job): Deadline {
-    const deadline: Deadline = { at: this.now() + millis, order: ++this.order, cancelled: false, run: () => job.run() }
-    if (millis === Infinity) return deadline
+    const never = millis === Infinity
+    const deadline: Deadline = { at: this.now() + millis, order: ++this.order, cancelled: never, run: () => job.run() }
+    if (never) return deadline
     this.deadlines.push(deadline)
     this.arm()
     return deadline
@@ -162,15 +163,12 @@ export class Writer {
   /** Keeps exactly one fiber asleep, until the next deadline; none when there is none. */
   private arm(): void {
     const next = this.deadlines.peek()
-    if (next === undefined) {
-      this.sleeper?.fiber.interruptUnsafe()
-      this.sleeper = undefined
-      return
-    }
-    if (this.sleeper !== undefined) {
-      if (this.sleeper.until <= next.at) return
-      this.sleeper.fiber.interruptUnsafe()
-    }
+    const { sleeper: before } = this
+    if (before !== undefined && next !== undefined && before.until <= next.at) return
+    // Forgotten first: the end of a sleeper that is not ours any more arms nothing.
+    this.sleeper = undefined
+    before?.fiber.interruptUnsafe()
+    if (next === undefined) return
     // A timer may fire a fraction of a millisecond early, and so never asks for less than one.
     const sleep = this.clock.sleep(Duration.millis(Math.max(1, Math.ceil(next.at - this.now()))))
     const fiber = Effect.runForkWith(this.context)(sleep)
