@@ -1,6 +1,9 @@
 import { Group, Orchestrator, Routine } from "@effect-orchestra/core"
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Deferred, Effect, Exit, Fiber, Option, Ref } from "effect"
+import { Cause, Deferred, Effect, Exit, Fiber, Option, Random, Ref } from "effect"
+import { TestClock } from "effect/testing"
+
+const seeds = Number(process.env["SEEDS"] ?? 200)
 
 describe("Group", () => {
   describe("run", () => {
@@ -138,4 +141,56 @@ describe("Group", () => {
         assert.strictEqual((yield* Orchestrator.snapshot).length, 1)
       }).pipe(Effect.provide(Orchestrator.layer)))
   })
+
+  it.effect(
+    "whatever its tasks do: within its limit, the first failure leads, all ended and nothing left",
+    () =>
+      Effect.gen(function*() {
+        for (let seed = 0; seed < seeds; seed++) {
+          yield* Effect.gen(function*() {
+            let running = 0
+            let peak = 0
+            let started = 0
+            let ended = 0
+            const failures: Array<string> = []
+            const task = (index: number, millis: number, fails: boolean) =>
+              Effect.gen(function*() {
+                started++
+                peak = Math.max(peak, ++running)
+                yield* Effect.addFinalizer(() =>
+                  Effect.sync(() => {
+                    running--
+                    ended++
+                  })
+                )
+                yield* Effect.sleep(millis)
+                if (!fails) return index
+                failures.push(`task ${index}`)
+                return yield* Effect.fail(`task ${index}`)
+              })
+            const limit = yield* Random.nextIntBetween(1, 5)
+            const count = yield* Random.nextIntBetween(0, 12)
+            const failing = yield* Random.nextIntBetween(0, 20)
+            const plan = yield* Effect.forEach(
+              Array.from({ length: count }, (_, index) => index),
+              (index) => Effect.map(Random.nextIntBetween(1, 10), (millis) => task(index, millis, index === failing))
+            )
+            const fiber = yield* Effect.forkChild(
+              Effect.exit(Group.run((group) => Effect.forEach(plan, (effect) => Group.fork(group, effect)), {
+                concurrency: limit
+              })),
+              { startImmediately: true }
+            )
+            yield* TestClock.adjust("200 millis")
+            const exit = yield* Fiber.join(fiber)
+            assert.isAtMost(peak, limit, `seed ${seed}`)
+            assert.deepStrictEqual([running, ended], [0, started], `seed ${seed}`)
+            if (failing < count) assert.deepStrictEqual(exit, Exit.fail(failures[0] ?? "none failed"), `seed ${seed}`)
+            else assert.isTrue(Exit.isSuccess(exit) && started === count, `seed ${seed}`)
+            assert.strictEqual((yield* Orchestrator.snapshot).length, 1, `seed ${seed}`)
+          }).pipe(Random.withSeed(`group ${seed}`))
+        }
+      }).pipe(Effect.provide(Orchestrator.layer)),
+    120_000
+  )
 })
