@@ -1,6 +1,20 @@
 /**
  * Every typed error of core. Fields hold the offending values.
  *
+ * **Example** (An orchestrator that has shut down takes no routine)
+ *
+ * ```ts import.meta.vitest
+ * import { Orchestrator } from "@effect-orchestra/core"
+ * import { Effect } from "effect"
+ *
+ * const program = Effect.andThen(Orchestrator.shutdown(), Orchestrator.fork(Effect.void)).pipe(
+ *   Effect.as("forked"),
+ *   Effect.catchTag("OrchestratorClosed", (error) => Effect.succeed(error.message))
+ * )
+ *
+ * await Effect.runPromise(program.pipe(Effect.provide(Orchestrator.layer))) // => 'orchestrator "orchestra" is closed'
+ * ```
+ *
  * @since 0.1.0
  */
 import * as Schema from "effect/Schema"

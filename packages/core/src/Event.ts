@@ -6,6 +6,22 @@
  *
  * Other packages add their own tags through the same bus: they declare them in `EventMap` and export a schema.
  *
+ * **Example** (What a routine that succeeds goes through)
+ *
+ * ```ts import.meta.vitest
+ * import { Orchestrator, Routine } from "@effect-orchestra/core"
+ * import { Effect } from "effect"
+ *
+ * const tags: Array<string> = []
+ * const program = Effect.gen(function*() {
+ *   yield* Orchestrator.instrument((event) => void tags.push(event._tag))
+ *   yield* Effect.flatMap(Orchestrator.fork(Effect.void), Routine.join)
+ * })
+ *
+ * await Effect.runPromise(program.pipe(Effect.scoped, Effect.provide(Orchestrator.layer)))
+ * tags // => ["Forked", "Ready", "Exited", "Stopped"]
+ * ```
+ *
  * @since 0.1.0
  */
 import * as Schema from "effect/Schema"

@@ -6,6 +6,22 @@
  * `interrupt`. What still runs after that is **abandoned** and named in the report. Roots are stopped in reverse order
  * of their start, each awaited before the next, and the bounds of each are cut to what is left of the whole budget.
  *
+ * **Example** (A routine that does not hear, and how the report names it)
+ *
+ * ```ts import.meta.vitest
+ * import { Orchestrator } from "@effect-orchestra/core"
+ * import { Effect } from "effect"
+ *
+ * const program = Effect.gen(function*() {
+ *   yield* Orchestrator.fork(Effect.uninterruptible(Effect.sleep("200 millis")), { name: "deaf" })
+ *   return yield* Orchestrator.shutdown({ grace: 0, interrupt: "20 millis" })
+ * })
+ *
+ * const report = await Effect.runPromise(program.pipe(Effect.provide(Orchestrator.layer)))
+ * report.clean // => false
+ * report.stuck.map(({ path, phase }) => [path, phase]) // => [["/orchestra/deaf", "abandon"]]
+ * ```
+ *
  * @since 0.1.0
  */
 import * as Duration from "effect/Duration"

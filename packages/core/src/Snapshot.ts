@@ -4,6 +4,26 @@
  * A snapshot is immutable, is taken without waiting for anything, and lists nodes in a stable order: the order in
  * which they were registered.
  *
+ * **Example** (The tree, from the orchestrator down)
+ *
+ * ```ts import.meta.vitest
+ * import { Orchestrator, Snapshot } from "@effect-orchestra/core"
+ * import { Effect } from "effect"
+ *
+ * const outline = ({ children, node }: Snapshot.TreeSnapshot): ReadonlyArray<string> => [
+ *   `${node.kind} ${node.path}`,
+ *   ...children.flatMap(outline)
+ * ]
+ *
+ * const program = Effect.andThen(
+ *   Orchestrator.fork(Effect.never, { name: "poller" }),
+ *   Effect.map(Orchestrator.tree, outline)
+ * )
+ *
+ * const lines = await Effect.runPromise(program.pipe(Effect.provide(Orchestrator.layer)))
+ * lines // => ["orchestrator /orchestra", "routine /orchestra/poller"]
+ * ```
+ *
  * @since 0.1.0
  */
 import * as Schema from "effect/Schema"

@@ -6,6 +6,23 @@
  *
  * Everything is computed when asked, in slices: no request holds the event loop while it walks a large tree.
  *
+ * **Example** (A page of routines, without a server)
+ *
+ * ```ts import.meta.vitest
+ * import { Orchestrator } from "@effect-orchestra/core"
+ * import { Api, Telemetry } from "@effect-orchestra/observability"
+ * import { Effect, Layer } from "effect"
+ *
+ * const program = Effect.gen(function*() {
+ *   for (const name of ["mailer", "poller"]) yield* Orchestrator.fork(Effect.never, { name })
+ *   const { items, page } = yield* Api.routines({ q: "mail" })
+ *   return { paths: items.map(({ path }) => path), total: page.total }
+ * })
+ *
+ * const layer = Layer.provideMerge(Telemetry.layer, Orchestrator.layer)
+ * await Effect.runPromise(program.pipe(Effect.provide(layer))) // => { paths: ["/orchestra/mailer"], total: 1 }
+ * ```
+ *
  * @since 0.1.0
  */
 import { ExitReason, Health, State } from "@effect-orchestra/core/Event"

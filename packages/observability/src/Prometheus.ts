@@ -5,6 +5,20 @@
  * Collector would show it. Series stand in the order in which they were first seen, which does not change while
  * the process lives.
  *
+ * **Example** (Two starts of one routine, as Prometheus scrapes them)
+ *
+ * ```ts import.meta.vitest
+ * import { Meter, MetricTable, Prometheus } from "@effect-orchestra/observability"
+ * import { Effect } from "effect"
+ *
+ * const starts = Meter.make(MetricTable.routineStarts)
+ * starts.add(["mailer"], 2)
+ *
+ * const text = await Effect.runPromise(Prometheus.render([starts], { "service.name": "orders" }))
+ * text.includes('orchestra_routine_starts_total{orchestra_routine_name="mailer"} 2') // => true
+ * text.includes('target_info{service_name="orders"} 1') // => true
+ * ```
+ *
  * @since 0.1.0
  */
 import * as Effect from "effect/Effect"

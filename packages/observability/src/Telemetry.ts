@@ -4,6 +4,25 @@
  * Counters and histograms follow the events of the orchestrator through its instrumentation hook; gauges are read
  * from the orchestrator when somebody asks, so that they cost nothing in between.
  *
+ * **Example** (What has been counted)
+ *
+ * ```ts import.meta.vitest
+ * import { Orchestrator, Routine } from "@effect-orchestra/core"
+ * import { Telemetry } from "@effect-orchestra/observability"
+ * import { Effect, Layer } from "effect"
+ *
+ * const program = Effect.gen(function*() {
+ *   yield* Effect.flatMap(Orchestrator.fork(Effect.void, { name: "job" }), Routine.join)
+ *   const meters = yield* Effect.flatMap(Telemetry, (telemetry) => telemetry.collect)
+ *   const starts = meters.find(({ metric }) => metric.name === "orchestra.routine.starts")
+ *   return Array.from(starts?.series.values() ?? [], ({ attributes, value }) => [attributes, value])
+ * })
+ *
+ * const layer = Layer.provideMerge(Telemetry.layer, Orchestrator.layer)
+ * const series = await Effect.runPromise(program.pipe(Effect.provide(layer)))
+ * series // => [[[["orchestra.routine.name", "job"]], 1]]
+ * ```
+ *
  * @since 0.1.0
  */
 import type { Exited } from "@effect-orchestra/core/Event"

@@ -1,6 +1,28 @@
 /**
  * Every typed error of supervision. Fields hold the offending values.
  *
+ * **Example** (Who made a supervisor give up, and why)
+ *
+ * ```ts import.meta.vitest
+ * import { Orchestrator } from "@effect-orchestra/core"
+ * import { Child, Supervisor } from "@effect-orchestra/supervisor"
+ * import { Effect } from "effect"
+ *
+ * const spec = Supervisor.make({
+ *   name: "app",
+ *   strategy: "one_for_one",
+ *   intensity: 1,
+ *   children: [Child.make("importer", Effect.fail("no such file"))]
+ * })
+ *
+ * const program = Supervisor.run(spec).pipe(
+ *   Effect.as("ended"),
+ *   Effect.catchTag("RestartIntensityReached", (error) => Effect.succeed(`${error.child}, started ${error.attempts} times`))
+ * )
+ *
+ * await Effect.runPromise(program.pipe(Effect.provide(Orchestrator.layer))) // => "importer, started 2 times"
+ * ```
+ *
  * @since 0.1.0
  */
 import * as Cause from "effect/Cause"

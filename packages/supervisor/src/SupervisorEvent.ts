@@ -1,6 +1,34 @@
 /**
  * The events that supervision adds to the bus of core.
  *
+ * **Example** (What a supervisor decides about a child that fails once)
+ *
+ * ```ts import.meta.vitest
+ * import { Orchestrator } from "@effect-orchestra/core"
+ * import { Child, Supervisor } from "@effect-orchestra/supervisor"
+ * import { Effect } from "effect"
+ *
+ * let runs = 0
+ * const once = Effect.suspend(() => ++runs === 1 ? Effect.fail("no") : Effect.succeed("yes"))
+ * const spec = Supervisor.make({
+ *   name: "app",
+ *   strategy: "one_for_one",
+ *   children: [Child.make("once", once, { restart: "transient" })]
+ * })
+ *
+ * const decisions: Array<string> = []
+ * const program = Effect.gen(function*() {
+ *   yield* Orchestrator.instrument((event) => {
+ *     if (event._tag === "Decided") decisions.push(`${event.child}: ${event.decision} after ${event.reason}`)
+ *   })
+ *   yield* Supervisor.start(spec)
+ *   while (decisions.length < 2) yield* Effect.yieldNow
+ * })
+ *
+ * await Effect.runPromise(program.pipe(Effect.scoped, Effect.provide(Orchestrator.layer)))
+ * decisions // => ["once: restart after failure", "once: stop after success"]
+ * ```
+ *
  * @since 0.1.0
  */
 import { baseFields, ExitReason } from "@effect-orchestra/core/Event"
