@@ -37,7 +37,7 @@ import * as Option from "effect/Option"
 import * as Predicate from "effect/Predicate"
 import type * as Scope from "effect/Scope"
 import type { Health, State } from "./Event.ts"
-import { Kernel, type Node, path, shown, type StopLimits } from "./Kernel.ts"
+import { Kernel, Node, path, shown, type StopLimits } from "./Kernel.ts"
 import { Orchestrator } from "./Orchestrator.ts"
 import { Current, type Keeper, type Routine, type RoutineOptions, RoutineRecord, Waiters, waitFor } from "./Routine.ts"
 import type { GroupSnapshot } from "./Snapshot.ts"
@@ -194,19 +194,14 @@ interface Parked extends Request {
   readonly resume: (effect: Effect.Effect<Routine<unknown, unknown>>) => void
 }
 
-class GroupNode implements Group, Node, Keeper {
+class GroupNode extends Node implements Group, Keeper {
   readonly [TypeId] = TypeId
   readonly kind = "group"
   readonly kernel: Kernel
-  readonly number: number
-  readonly name: string
-  readonly owner: Node
   readonly incarnation = 1
   readonly limit: number
   status: State = "running"
   private since: number
-  bare = false
-  children: Node["children"] = undefined
   /** Why it failed. Its error type is known to the caller of `run` alone. */
   cause: Cause.Cause<never> | undefined = undefined
   private active = 0
@@ -215,21 +210,15 @@ class GroupNode implements Group, Node, Keeper {
   private readonly idleWaiters = new Waiters<void>()
 
   constructor(kernel: Kernel, owner: Node | undefined, options: GroupOptions) {
+    super(kernel.nextId(), options.name ?? "group", owner ?? kernel)
     const limit = options.concurrency ?? "unbounded"
     if (limit !== "unbounded" && !(Number.isInteger(limit) && limit > 0)) {
       throw new Error(`a group's concurrency is a positive integer or "unbounded", got: ${limit}`)
     }
     this.limit = limit === "unbounded" ? Infinity : limit
     this.kernel = kernel
-    this.number = kernel.nextId()
-    this.name = options.name ?? "group"
-    this.owner = owner ?? kernel
     this.since = kernel.writer.now()
     kernel.add(this)
-  }
-
-  get id(): string {
-    return `g-${this.number}`
   }
 
   /** Fails with the group's cause when it has one. */
@@ -287,7 +276,7 @@ class GroupNode implements Group, Node, Keeper {
   }
 
   private get tasks(): ReadonlyArray<RoutineRecord> {
-    return this.children === undefined ? [] : [...this.children.nodes].filter((node) => node instanceof RoutineRecord)
+    return Array.from(this.children ?? []).filter((node) => node instanceof RoutineRecord)
   }
 
   close(): void {
@@ -333,6 +322,7 @@ class GroupNode implements Group, Node, Keeper {
   }
 
   stop(limits: StopLimits): Effect.Effect<void> | undefined {
+    if (this.status !== "running") return undefined
     this.fail(Cause.interrupt())
     return Effect.forEach(this.tasks, (task) => task.stop(limits) ?? Effect.void, {
       concurrency: "unbounded",

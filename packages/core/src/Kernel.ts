@@ -28,22 +28,38 @@ import { Writer } from "./Writer.ts"
  * @category models
  * @since 0.1.0
  */
-export interface Node {
-  readonly kind: NodeSnapshot["kind"]
+export abstract class Node {
+  abstract readonly kind: NodeSnapshot["kind"]
+  abstract readonly incarnation: number
+  abstract readonly status: State
   /** Its place in the order of all nodes of the orchestrator, and the number of its id. */
   readonly number: number
-  readonly id: string
   readonly name: string
   readonly owner: Node | undefined
-  readonly incarnation: number
-  readonly status: State
-  /** Whether this node holds its bare name among its siblings; the others get the segment `name#id`. */
-  bare: boolean
   /** Whether it adds no segment to the path: a supervisor that is the child of another lives at its child's path. */
-  readonly transparent?: boolean
-  children: Children | undefined
-  snapshot(): NodeSnapshot
-  stop(limits: StopLimits): Effect.Effect<void> | undefined
+  readonly transparent: boolean = false
+  /** Whether it holds its bare name among its siblings; the others get the segment `name#id`. */
+  bare = false
+  children: Children | undefined = undefined
+  /** Whether it has ended and only stands for what still runs below it. */
+  left = false
+  /** Its place among its siblings; the children of its owner keep it. */
+  previous: Node | undefined = undefined
+  next: Node | undefined = undefined
+  holder: Holder | undefined = undefined
+
+  constructor(number: number, name: string, owner: Node | undefined) {
+    this.number = number
+    this.name = name
+    this.owner = owner
+  }
+
+  get id(): string {
+    return `${this.kind.charAt(0)}-${this.number}`
+  }
+
+  abstract snapshot(): NodeSnapshot
+  abstract stop(limits: StopLimits): Effect.Effect<void> | undefined
 }
 
 /**
@@ -59,25 +75,58 @@ export interface StopLimits {
   readonly deadline: number
 }
 
-/** The live children of a node: who holds which bare name, and those that came when theirs was taken. */
-class Children {
-  private readonly holders = new Map<string, Node>()
-  private readonly others = new Set<Node>()
+/** Who holds a name. It outlives its nodes, so that a name that comes and goes costs one look-up. */
+interface Holder {
+  node: Node | undefined
+}
 
-  /** In the order they came. */
-  get nodes(): ReadonlyArray<Node> {
-    return [...this.holders.values(), ...this.others].sort((a, b) => a.number - b.number)
+/** So many names are remembered before those that nobody holds are forgotten. */
+const rememberedNames = 1000
+
+/** The live children of a node, in the order they came, and who holds which bare name. */
+class Children implements Iterable<Node> {
+  private first: Node | undefined = undefined
+  private last: Node | undefined = undefined
+  private readonly holders = new Map<string, Holder>()
+
+  get isEmpty(): boolean {
+    return this.first === undefined
   }
 
   add(node: Node): void {
-    node.bare = !this.holders.has(node.name)
-    if (node.bare) this.holders.set(node.name, node)
-    else this.others.add(node)
+    const holder = this.holders.get(node.name) ?? this.remember(node.name)
+    if (holder.node === undefined) {
+      holder.node = node
+      node.holder = holder
+      node.bare = true
+    }
+    node.previous = this.last
+    if (this.last === undefined) this.first = node
+    else this.last.next = node
+    this.last = node
   }
 
   delete(node: Node): void {
-    if (node.bare) this.holders.delete(node.name)
-    else this.others.delete(node)
+    if (node.holder !== undefined) node.holder.node = undefined
+    const { next, previous } = node
+    if (previous === undefined) this.first = next
+    else previous.next = next
+    if (next === undefined) this.last = previous
+    else next.previous = previous
+    node.holder = node.previous = node.next = undefined
+  }
+
+  *[Symbol.iterator](): Generator<Node> {
+    for (let node = this.first; node !== undefined; node = node.next) yield node
+  }
+
+  private remember(name: string): Holder {
+    if (this.holders.size >= rememberedNames) {
+      for (const [known, { node }] of this.holders) if (node === undefined) this.holders.delete(known)
+    }
+    const holder: Holder = { node: undefined }
+    this.holders.set(name, holder)
+    return holder
   }
 }
 
@@ -89,7 +138,7 @@ class Children {
  * @since 0.1.0
  */
 export const path = (node: Node): string => {
-  if (node.transparent === true && node.owner !== undefined) return path(node.owner)
+  if (node.transparent && node.owner !== undefined) return path(node.owner)
   const segment = node.name.includes("/") ? node.name.replaceAll("/", "%2F") : node.name
   const prefix = node.owner === undefined ? "" : path(node.owner)
   return node.bare || node.owner === undefined ? `${prefix}/${segment}` : `${prefix}/${segment}#${node.id}`
@@ -110,12 +159,14 @@ export const shown = <K extends Node["kind"]>(node: Node & { readonly kind: K },
   since: kernel.writer.shown(since)
 })
 
-type LiveState = keyof TemplateStats["active"]
-
 /** The counts behind `TemplateStats`. */
 export class Template implements TemplateStats {
   readonly name: string
-  readonly active: Record<LiveState, number> = { pending: 0, starting: 0, running: 0, backoff: 0, stopping: 0 }
+  private pending = 0
+  private starting = 0
+  private running = 0
+  private backoff = 0
+  private stopping = 0
   starts = 0
   restarts = 0
 
@@ -123,14 +174,31 @@ export class Template implements TemplateStats {
     this.name = name
   }
 
-  move(from: State | undefined, to: State | undefined): void {
-    if (isLive(from)) this.active[from]--
-    if (isLive(to)) this.active[to]++
+  get active(): TemplateStats["active"] {
+    const { backoff, pending, running, starting, stopping } = this
+    return { pending, starting, running, backoff, stopping }
+  }
+
+  /** Counts a routine into a state, or out of it. Final states are not counted. */
+  count(state: State, by: 1 | -1): void {
+    switch (state) {
+      case "running":
+        this.running += by
+        break
+      case "pending":
+        this.pending += by
+        break
+      case "starting":
+        this.starting += by
+        break
+      case "stopping":
+        this.stopping += by
+        break
+      case "backoff":
+        this.backoff += by
+    }
   }
 }
-
-const isLive = (state: State | undefined): state is LiveState =>
-  state === "running" || state === "starting" || state === "stopping" || state === "backoff" || state === "pending"
 
 /**
  * A routine that failed while it was being stopped.
@@ -184,19 +252,15 @@ const maxTemplates = 200
  * @category models
  * @since 0.1.0
  */
-export class Kernel implements Node {
+export class Kernel extends Node {
   readonly kind = "orchestrator"
-  readonly number = 0
-  readonly id = "o-1"
-  readonly owner = undefined
   readonly incarnation = 1
-  readonly name: string
   readonly writer: Writer
   readonly context: Context.Context<never>
   readonly bus: EventBus
   private entered: number
   readonly failed = Deferred.makeUnsafe<never, SupervisorFailure>()
-  readonly nodes = new Map<number, Node>()
+  private index: Map<number, Node> | undefined = undefined
   readonly templates = new Map<string, Template>()
   private readonly overflow = new Template("_OTHER")
   private ids = 0
@@ -205,11 +269,9 @@ export class Kernel implements Node {
   closing: "open" | "closing" | "closed" = "open"
   /** The stop under way. */
   stopping: Stopping | undefined = undefined
-  bare = true
-  children: Children | undefined = undefined
 
   constructor(name: string, context: Context.Context<never>) {
-    this.name = name
+    super(0, name, undefined)
     this.context = context
     this.writer = new Writer(context)
     this.entered = this.writer.now()
@@ -239,15 +301,27 @@ export class Kernel implements Node {
     return this.overflow.starts === 0 ? [...this.templates.values()] : [...this.templates.values(), this.overflow]
   }
 
+  /** Every node but this one by its number, in their order. Kept from when it is first asked for. */
+  get nodes(): ReadonlyMap<number, Node> {
+    return this.index ??= new Map(
+      descendants(this).sort((a, b) => a.number - b.number).map((node) => [node.number, node])
+    )
+  }
+
   add(node: Node): void {
-    this.nodes.set(node.number, node)
+    this.index?.set(node.number, node)
     const owner = node.owner ?? this
     ;(owner.children ??= new Children()).add(node)
   }
 
   remove(node: Node): void {
-    this.nodes.delete(node.number)
-    ;(node.owner ?? this).children?.delete(node)
+    // What was abandoned below it is still listed, and so is the way to it.
+    node.left = node.children !== undefined && !node.children.isEmpty
+    if (node.left) return
+    this.index?.delete(node.number)
+    const owner = node.owner ?? this
+    owner.children?.delete(node)
+    if (owner.left) this.remove(owner)
   }
 
   move(to: State): void {
@@ -277,8 +351,26 @@ export class Kernel implements Node {
  */
 export const tree = (node: Node): TreeSnapshot => ({
   node: node.snapshot(),
-  children: node.children === undefined ? [] : node.children.nodes.map(tree)
+  children: Array.from(node.children ?? [], tree)
 })
+
+/**
+ * Everything that stands below a node, parents before their children.
+ *
+ * @category getters
+ * @since 0.1.0
+ */
+export const descendants = (node: Node): Array<Node> => {
+  const found: Array<Node> = []
+  const visit = (parent: Node) => {
+    for (const child of parent.children ?? []) {
+      found.push(child)
+      visit(child)
+    }
+  }
+  visit(node)
+  return found
+}
 
 /**
  * A listener that is told of every event, synchronously and in order.

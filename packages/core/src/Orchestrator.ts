@@ -38,7 +38,7 @@ import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { NotReady, OrchestratorClosed, type SupervisorFailure } from "./CoreError.ts"
 import type { OrchestratorEvent } from "./Event.ts"
-import { type Hook, Kernel, type Node, path, Stopping, tree } from "./Kernel.ts"
+import { descendants, type Hook, Kernel, type Node, path, Stopping, tree } from "./Kernel.ts"
 import { Current, type Routine, type RoutineOptions, RoutineRecord } from "./Routine.ts"
 import * as Shutdown from "./Shutdown.ts"
 import type { NodeSnapshot, RoutineSnapshot, TemplateStats, TreeSnapshot } from "./Snapshot.ts"
@@ -303,7 +303,7 @@ const make = Effect.fnUntraced(function*(options: OrchestratorOptions) {
     const before = routines(kernel).length
     const limits = Shutdown.limits(budget, started)
     const stop = kernel.stopping = new Stopping(writer)
-    const roots = kernel.children === undefined ? [] : [...kernel.children.nodes].reverse()
+    const roots = Array.from(kernel.children ?? []).reverse()
     for (let i = 0; i < roots.length; i++) {
       const stopping = roots[i]?.stop(limits)
       if (stopping !== undefined) yield* stopping
@@ -365,7 +365,7 @@ const make = Effect.fnUntraced(function*(options: OrchestratorOptions) {
     find: (wanted) => Effect.sync(() => Option.map(find(kernel, wanted), (node) => node.snapshot())),
     list: Effect.sync(() => routines(kernel).map((record) => record.snapshot())),
     tree: Effect.sync(() => tree(kernel)),
-    snapshot: Effect.sync(() => Array.from(walk(kernel), (node) => node.snapshot())),
+    snapshot: Effect.sync(() => [kernel, ...descendants(kernel)].map((node) => node.snapshot())),
     stats: Effect.sync(() => kernel.stats()),
     events: kernel.bus.stream,
     instrument: (hook) =>
@@ -380,15 +380,9 @@ const make = Effect.fnUntraced(function*(options: OrchestratorOptions) {
   })
 })
 
+/** In the order they were forked. */
 const routines = (kernel: Kernel): ReadonlyArray<RoutineRecord> =>
-  Array.from(kernel.nodes.values()).filter((node) => node instanceof RoutineRecord)
+  descendants(kernel).filter((node) => node instanceof RoutineRecord).sort((a, b) => a.number - b.number)
 
-const walk = function*(node: Node): Generator<Node> {
-  yield node
-  if (node.children !== undefined) { for (const child of node.children.nodes) yield* walk(child) }
-}
-
-const find = (kernel: Kernel, wanted: string): Option.Option<Node> => {
-  for (const node of walk(kernel)) if (path(node) === wanted) return Option.some(node)
-  return Option.none()
-}
+const find = (kernel: Kernel, wanted: string): Option.Option<Node> =>
+  Option.fromUndefinedOr([kernel, ...descendants(kernel)].find((node) => path(node) === wanted))

@@ -38,7 +38,7 @@ import * as Predicate from "effect/Predicate"
 import * as Scope from "effect/Scope"
 import * as Tracer from "effect/Tracer"
 import type { ExitReason, Health, RunExit, State } from "./Event.ts"
-import { type Kernel, type Node, path, shown, type StopLimits, type Template } from "./Kernel.ts"
+import { type Kernel, Node, path, shown, type StopLimits, type Template } from "./Kernel.ts"
 import type { RoutineSnapshot } from "./Snapshot.ts"
 import type { Job, Writer } from "./Writer.ts"
 
@@ -327,7 +327,7 @@ export interface StartOptions {
  * @category models
  * @since 0.1.0
  */
-export class RoutineRecord implements Routine<never, never>, Scope.Closeable, Node, Job {
+export class RoutineRecord extends Node implements Routine<never, never>, Scope.Closeable, Job {
   readonly [TypeId] = variance
   readonly "~effect/Scope" = "~effect/Scope"
   readonly "~effect/Scope/Closeable" = "~effect/Scope/Closeable"
@@ -337,14 +337,9 @@ export class RoutineRecord implements Routine<never, never>, Scope.Closeable, No
 
   readonly kind = "routine"
   readonly kernel: Kernel
-  readonly number: number
-  readonly name: string
-  readonly owner: Node | undefined
   readonly options: RoutineOptions
   readonly template: Template
   readonly keeper: Keeper | undefined
-  bare = false
-  children: Node["children"] = undefined
 
   status: State = "pending"
   /** When it entered its state, on the monotonic clock like every time here. */
@@ -379,23 +374,17 @@ export class RoutineRecord implements Routine<never, never>, Scope.Closeable, No
   private drains: Array<Effect.Effect<void>> | undefined = undefined
 
   constructor(kernel: Kernel, owner: Node, options: RoutineOptions, keeper?: Keeper) {
+    super(kernel.nextId(), options.name ?? "routine", owner)
     this.kernel = kernel
-    this.number = kernel.nextId()
-    this.name = options.name ?? "routine"
-    this.owner = owner
     this.options = options
     this.keeper = keeper
     this.observed = keeper !== undefined
     this.template = kernel.template(this.name)
     // A routine that starts at once is pending for no time that anybody could see.
     this.since = keeper === undefined ? 0 : kernel.writer.now()
-    this.template.move(undefined, this.status)
+    this.template.count(this.status, 1)
     kernel.add(this)
     if (kernel.bus.observed) kernel.bus.emit("Forked", this, {})
-  }
-
-  get id(): string {
-    return `r-${this.number}`
   }
 
   /** Who waits for the final end. */
@@ -525,7 +514,8 @@ export class RoutineRecord implements Routine<never, never>, Scope.Closeable, No
   }
 
   move(to: State, now = this.kernel.writer.now()): void {
-    this.template.move(this.status, to)
+    this.template.count(this.status, -1)
+    this.template.count(to, 1)
     this.status = to
     this.since = now
   }

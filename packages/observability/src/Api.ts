@@ -597,7 +597,7 @@ const levels = (root: Node, counts: ReadonlyMap<Node, Counts>, depth: number, li
   for (let remaining = depth; level.length > 0; remaining--) {
     const next: Array<Building> = []
     for (const parent of level) {
-      for (const child of parent.from.children?.nodes ?? []) {
+      for (const child of parent.from.children ?? []) {
         if (remaining === 0 || room === 0) {
           parent.more++
           continue

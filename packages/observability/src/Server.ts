@@ -191,7 +191,7 @@ const problem = (status: number, title: string, detail: string) =>
 const readiness = Effect.gen(function*() {
   const { kernel, status } = yield* Orchestrator
   const checks = [{ name: kernel.name, status: (yield* status) === "open" ? "pass" : "fail", since: kernel.since }]
-  for (const node of kernel.children?.nodes ?? []) {
+  for (const node of kernel.children ?? []) {
     if (node.kind !== "supervisor") continue
     const { path, since, state } = node.snapshot()
     checks.push({ name: path, status: state === "running" ? "pass" : "fail", since })

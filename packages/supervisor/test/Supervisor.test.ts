@@ -603,8 +603,11 @@ describe("Supervisor", () => {
           yield* Fiber.join(fiber)
           assert.deepStrictEqual(lines, ["start a", "stop a"])
           assert.deepStrictEqual(yield* states, ["deaf abandoned 1"])
+          // The way to what still runs stays listed, too.
+          const paths = Effect.map(Orchestrator.snapshot, (nodes) => nodes.map(({ path }) => path))
+          assert.deepStrictEqual(yield* paths, ["/orchestra", "/orchestra/app", "/orchestra/app/deaf"])
           yield* TestClock.adjust("1 hour")
-          assert.deepStrictEqual(yield* states, [])
+          assert.deepStrictEqual(yield* paths, ["/orchestra"])
         })
       )
     )

@@ -8,7 +8,7 @@
  */
 import { NotReady, OrchestratorClosed } from "@effect-orchestra/core/CoreError"
 import type { ExitReason, Health, State } from "@effect-orchestra/core/Event"
-import { type Kernel, type Node, path, shown, type StopLimits } from "@effect-orchestra/core/Kernel"
+import { type Kernel, Node, path, shown, type StopLimits } from "@effect-orchestra/core/Kernel"
 import { Orchestrator } from "@effect-orchestra/core/Orchestrator"
 import {
   Current,
@@ -141,14 +141,11 @@ interface StartError {
   readonly exhausted: boolean
 }
 
-class SupervisorNode implements SupervisorRef, Node, Keeper {
+class SupervisorNode extends Node implements SupervisorRef, Keeper {
   readonly [RefTypeId] = RefTypeId
   readonly kind = "supervisor"
   readonly kernel: Kernel
-  readonly number: number
-  readonly name: string
-  readonly owner: Node
-  readonly transparent: boolean
+  override readonly transparent: boolean
   readonly incarnation = 1
   readonly spec: Supervisor<unknown, unknown>
   private readonly parent: RoutineRecord | undefined
@@ -165,8 +162,6 @@ class SupervisorNode implements SupervisorRef, Node, Keeper {
   private gaveUp: RestartIntensityReached | undefined = undefined
   status: State = "starting"
   private since: number
-  bare = false
-  children: Node["children"] = undefined
 
   constructor(
     kernel: Kernel,
@@ -175,11 +170,9 @@ class SupervisorNode implements SupervisorRef, Node, Keeper {
     context: Context.Context<never>,
     escalates: boolean
   ) {
+    super(kernel.nextId(), spec.name, parent ?? kernel)
     this.kernel = kernel
-    this.number = kernel.nextId()
-    this.name = spec.name
     this.parent = parent
-    this.owner = parent ?? kernel
     this.transparent = parent?.keeper instanceof SupervisorNode && parent.name === spec.name
     this.spec = spec
     this.escalates = escalates
@@ -190,10 +183,6 @@ class SupervisorNode implements SupervisorRef, Node, Keeper {
     kernel.add(this)
     const slots = spec.children.map((child, index) => new Slot(this, child, index))
     this.slots = new Map(slots.map((slot) => [slot.record, slot]))
-  }
-
-  get id(): string {
-    return `s-${this.number}`
   }
 
   /** Starts the children; completes when the last is ready, or fails when the rollback is done. */
