@@ -39,7 +39,7 @@ import * as Stream from "effect/Stream"
 import { NotReady, OrchestratorClosed, type SupervisorFailure } from "./CoreError.ts"
 import type { OrchestratorEvent } from "./Event.ts"
 import { descendants, type Hook, Kernel, type Node, path, Stopping, tree } from "./Kernel.ts"
-import { Current, type Routine, type RoutineOptions, RoutineRecord } from "./Routine.ts"
+import { Current, type Routine, type RoutineOptions, RoutineRecord, withoutSpan } from "./Routine.ts"
 import * as Shutdown from "./Shutdown.ts"
 import type { NodeSnapshot, RoutineSnapshot, TemplateStats, TreeSnapshot } from "./Snapshot.ts"
 
@@ -245,7 +245,7 @@ const forkUnder = <A, E>(
   }
   const forked = () => {
     const record = new RoutineRecord(kernel, owner, options)
-    record.start(effect, context, { readyNow: options.ready !== "signal" })
+    record.start(effect, withoutSpan(context), { readyNow: options.ready !== "signal" })
     return record
   }
   if (holder === undefined && options.awaitReady !== true) return Effect.succeed(forked())

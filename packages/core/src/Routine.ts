@@ -416,7 +416,7 @@ export class RoutineRecord extends Node implements Routine<never, never>, Scope.
     this.template.starts++
     if (options.readyNow) this.markReady(now)
     else this.move("starting", now)
-    const run = Context.add(Context.add(withoutSpan(context), Scope.Scope, this.scope), Current, this)
+    const run = Context.add(Context.add(context, Scope.Scope, this.scope), Current, this)
     const fiber = writer.start(
       run,
       Effect.withFiber((self) => {
@@ -675,7 +675,14 @@ const variance = { _A: (_: never): never => _, _E: (_: never): never => _ }
 // Every routine is made by this module; the interface hides what only the tree may touch.
 const recordOf = (self: Routine<unknown, unknown>): RoutineRecord => self as RoutineRecord
 
-const withoutSpan = (context: Context.Context<never>): Context.Context<never> =>
+/**
+ * The context without its span: what is forked from within a request outlives it.
+ *
+ * @stability unstable
+ * @category getters
+ * @since 0.1.0
+ */
+export const withoutSpan = (context: Context.Context<never>): Context.Context<never> =>
   Context.getOrUndefined(context, Tracer.ParentSpan) === undefined
     ? context
     : Context.omit(Tracer.ParentSpan)(context) as Context.Context<never>

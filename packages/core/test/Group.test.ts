@@ -130,6 +130,14 @@ describe("Group", () => {
         }
       }))
 
+    it.effect("its tasks inherit the span of whoever forks them", () =>
+      Effect.gen(function*() {
+        const task = yield* Group.run((group) =>
+          Effect.flatMap(Group.fork(group, Effect.map(Effect.currentSpan, (span) => span.name)), Routine.join)
+        ).pipe(Effect.withSpan("request"))
+        assert.strictEqual(task, "request")
+      }))
+
     it.effect("is listed below the orchestrator while it runs, and leaves nothing behind", () =>
       Effect.gen(function*() {
         const paths = yield* Group.run((group) =>

@@ -715,6 +715,26 @@ describe("Supervisor", () => {
     )
   })
 
+  describe("context", () => {
+    it.effect(
+      "children inherit services, but not the span of whoever starts the supervisor",
+      test(() =>
+        Effect.gen(function*() {
+          class Tenant extends Context.Service<Tenant, string>()("test/Tenant") {}
+          const seen = yield* Deferred.make<{ readonly tenant: string; readonly spans: number }>()
+          const child = Effect.gen(function*() {
+            const span = yield* Effect.option(Effect.currentSpan)
+            yield* Deferred.succeed(seen, { tenant: yield* Tenant, spans: Option.isSome(span) ? 1 : 0 })
+            return yield* Effect.never
+          })
+          const spec = Supervisor.make({ name: "app", strategy: "one_for_one", children: [Child.make("a", child)] })
+          yield* Supervisor.start(spec).pipe(Effect.withSpan("request"), Effect.provideService(Tenant, "acme"))
+          assert.deepStrictEqual(yield* Deferred.await(seen), { tenant: "acme", spans: 0 })
+        })
+      )
+    )
+  })
+
   describe("nested", () => {
     it.effect(
       "a supervisor that gives up is restarted by its parent with a fresh budget, until that is used up",

@@ -18,7 +18,8 @@ import {
   reasonOf,
   RoutineRecord,
   Waiters,
-  waitFor
+  waitFor,
+  withoutSpan
 } from "@effect-orchestra/core/Routine"
 import type { SupervisorSnapshot } from "@effect-orchestra/core/Snapshot"
 import * as Cause from "effect/Cause"
@@ -177,7 +178,9 @@ class SupervisorNode extends Node implements SupervisorRef, Keeper {
     this.spec = spec
     this.escalates = escalates
     // A child builds its layers with a memo map of its own, whatever the supervisor itself is built with.
-    this.context = Context.omit(Scope.Scope, Layer.CurrentMemoMap)(context) as Context.Context<never>
+    this.context = Context.omit(Scope.Scope, Layer.CurrentMemoMap)(withoutSpan(context)) as Context.Context<
+      never
+    >
     this.window = new Window(spec.intensity, Duration.toMillis(spec.period))
     this.since = kernel.writer.now()
     kernel.add(this)
