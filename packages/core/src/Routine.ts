@@ -638,7 +638,7 @@ export class RoutineRecord extends Node implements Routine<never, never>, Scope.
       incarnation: this.incarnation,
       at: writer.wall(),
       reason: reasonOf(exit),
-      ranMillis: this.startedAt === undefined ? 0 : writer.now() - this.startedAt,
+      ranMillis: this.startedAt === undefined ? 0 : Math.round((writer.now() - this.startedAt) * 1000) / 1000,
       errorType: error === undefined ? null : errorType(error.value),
       message: error === undefined ? null : errorMessage(error.value)
     }
