@@ -146,15 +146,15 @@ export class Writer {
       let job: Job | undefined = first
       while (job !== undefined) {
         job.run()
-        if (++count >= jobsPerTurn && (this.decisions.length > 0 || this.wakes.length > 0)) {
-          this.scheduled = true
-          this.dispatcher.scheduleTask(this.resume, 0)
-          break
-        }
-        job = this.decisions.shift() ?? this.wakes.shift()
+        job = ++count < jobsPerTurn ? this.decisions.shift() ?? this.wakes.shift() : undefined
       }
     } finally {
       this.draining = false
+      // More than fits into a turn, or what stood behind a job that threw.
+      if (this.decisions.length > 0 || this.wakes.length > 0) {
+        this.scheduled = true
+        this.dispatcher.scheduleTask(this.resume, 0)
+      }
     }
   }
 

@@ -60,16 +60,18 @@ describe("Writer", () => {
   it.effect("goes on after a job that throws", () =>
     Effect.gen(function*() {
       const { writer } = yield* make
-      let ran = false
+      const log: Array<string> = []
       assert.throws(() =>
         writer.submit({
           run: () => {
+            writer.submit({ run: () => void log.push("behind it") })
             throw new Error("job")
           }
         })
       )
-      writer.submit({ run: () => ran = true })
-      assert.isTrue(ran)
+      yield* Effect.yieldNow
+      writer.submit({ run: () => void log.push("later") })
+      assert.deepStrictEqual(log, ["behind it", "later"])
     }))
 
   it.effect("sleeps with one fiber however many deadlines there are, and with none when there is none", () =>
