@@ -80,7 +80,7 @@ interface Holder {
   node: Node | undefined
 }
 
-/** So many names are remembered before those that nobody holds are forgotten. */
+/** At least so many names are remembered before those that nobody holds are forgotten. */
 const rememberedNames = 1000
 
 /** The live children of a node, in the order they came, and who holds which bare name. */
@@ -88,6 +88,7 @@ class Children implements Iterable<Node> {
   private first: Node | undefined = undefined
   private last: Node | undefined = undefined
   private readonly holders = new Map<string, Holder>()
+  private remembered = rememberedNames
 
   get isEmpty(): boolean {
     return this.first === undefined
@@ -121,8 +122,10 @@ class Children implements Iterable<Node> {
   }
 
   private remember(name: string): Holder {
-    if (this.holders.size >= rememberedNames) {
+    if (this.holders.size >= this.remembered) {
       for (const [known, { node }] of this.holders) if (node === undefined) this.holders.delete(known)
+      // Twice what is held: looking through them all is then paid for by as many new names.
+      this.remembered = Math.max(rememberedNames, 2 * this.holders.size)
     }
     const holder: Holder = { node: undefined }
     this.holders.set(name, holder)

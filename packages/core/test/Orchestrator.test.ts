@@ -31,6 +31,21 @@ describe("Orchestrator", () => {
         assert.deepStrictEqual((yield* Orchestrator.list).map(({ path }) => path), ["/orchestra/a"])
       })))
 
+    it.effect(
+      "takes 100,000 live routines with names of their own, and forgets the names when they have ended",
+      () =>
+        provided(Effect.gen(function*() {
+          const { kernel } = yield* Orchestrator
+          for (let i = 0; i < 100_000; i++) yield* Orchestrator.fork(Effect.never, { name: `n${i}` })
+          yield* Orchestrator.interruptAll()
+          assert.isTrue(kernel.children?.isEmpty)
+          for (let i = 0; i < 200_000; i++) yield* Orchestrator.fork(Effect.void, { name: `m${i}` })
+          const { holders } = kernel.children as unknown as { readonly holders: ReadonlyMap<string, unknown> }
+          assert.isBelow(holders.size, 1001)
+        })),
+      10_000
+    )
+
     it.effect("fails at once after a shutdown, and during one", () =>
       provided(Effect.gen(function*() {
         yield* Orchestrator.fork(Effect.never, { drain: Effect.sleep("1 second") })
