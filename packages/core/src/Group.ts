@@ -39,8 +39,9 @@ import type * as Scope from "effect/Scope"
 import type { Health, State } from "./Event.ts"
 import { Kernel, Node, path, shown, type StopLimits } from "./Kernel.ts"
 import { Orchestrator } from "./Orchestrator.ts"
-import { Current, type Keeper, type Routine, type RoutineOptions, RoutineRecord, Waiters, waitFor } from "./Routine.ts"
+import { Current, type Keeper, type Routine, type RoutineOptions, RoutineRecord } from "./Routine.ts"
 import type { GroupSnapshot } from "./Snapshot.ts"
+import { Waiters, waitFor } from "./Writer.ts"
 
 const TypeId = "~effect-orchestra/core/Group"
 

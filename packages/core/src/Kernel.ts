@@ -75,6 +75,14 @@ export interface StopLimits {
   readonly deadline: number
 }
 
+/**
+ * The limits of a stop that belongs to no shutdown: 5 seconds for a drain, 5 for an interruption, no deadline.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export const unbounded: StopLimits = { grace: 5000, interrupt: 5000, deadline: Infinity }
+
 /** Who holds a name. It outlives its nodes, so that a name that comes and goes costs one look-up. */
 interface Holder {
   node: Node | undefined
@@ -309,6 +317,13 @@ export class Kernel extends Node {
     return this.index ??= new Map(
       descendants(this).sort((a, b) => a.number - b.number).map((node) => [node.number, node])
     )
+  }
+
+  /** The node of this id, which may be this one. */
+  node(id: string): Node | undefined {
+    if (id === this.id) return this
+    const node = this.nodes.get(Number(id.slice(id.indexOf("-") + 1)))
+    return node?.id === id ? node : undefined
   }
 
   add(node: Node): void {

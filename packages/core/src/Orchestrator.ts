@@ -359,8 +359,8 @@ const make = Effect.fnUntraced(function*(options: OrchestratorOptions) {
     status: Effect.sync(() => kernel.closing),
     get: (id) =>
       Effect.sync(() => {
-        const node = kernel.nodes.get(Number(id.slice(2)))
-        return node instanceof RoutineRecord && node.id === id ? Option.some(node.snapshot()) : Option.none()
+        const node = kernel.node(id)
+        return node instanceof RoutineRecord ? Option.some(node.snapshot()) : Option.none()
       }),
     find: (wanted) => Effect.sync(() => Option.map(find(kernel, wanted), (node) => node.snapshot())),
     list: Effect.sync(() => routines(kernel).map((record) => record.snapshot())),

@@ -38,9 +38,9 @@ import * as Predicate from "effect/Predicate"
 import * as Scope from "effect/Scope"
 import * as Tracer from "effect/Tracer"
 import type { ExitReason, Health, RunExit, State } from "./Event.ts"
-import { type Kernel, Node, path, shown, type StopLimits, type Template } from "./Kernel.ts"
+import { type Kernel, Node, path, shown, type StopLimits, type Template, unbounded } from "./Kernel.ts"
 import type { RoutineSnapshot } from "./Snapshot.ts"
-import type { Job, Writer } from "./Writer.ts"
+import { type Job, Waiters, waitFor } from "./Writer.ts"
 
 const TypeId = "~effect-orchestra/core/Routine"
 
@@ -78,14 +78,6 @@ export interface RoutineOptions {
   /** How long an interruption may take before the routine is abandoned. Default 5 seconds. */
   readonly shutdown?: Duration.Input | undefined
 }
-
-/**
- * The bound of an interruption unless a routine has its own, in milliseconds.
- *
- * @category models
- * @since 0.1.0
- */
-export const defaultShutdownMillis = 5000
 
 /**
  * Tests whether a value is a `Routine`.
@@ -158,11 +150,7 @@ export const stop: {
   Effect.suspend(() => {
     const record = recordOf(self)
     record.observed = true
-    const limits: StopLimits = {
-      grace: within === undefined ? defaultShutdownMillis : Duration.toMillis(within),
-      interrupt: defaultShutdownMillis,
-      deadline: Infinity
-    }
+    const limits = within === undefined ? unbounded : { ...unbounded, grace: Duration.toMillis(within) }
     return Effect.map(
       record.stop(limits) ?? Effect.void,
       () => record.status === "abandoned" ? "abandoned" as const : "stopped" as const
@@ -253,55 +241,6 @@ export interface Keeper {
   /** Somebody outside asks for the end of the routine. */
   stopChild(record: RoutineRecord, limits: StopLimits): Effect.Effect<void> | undefined
 }
-
-/**
- * Fibers that wait for one thing. Most things have one waiter, which costs no set.
- *
- * @stability unstable
- * @category models
- * @since 0.1.0
- */
-export class Waiters<A> {
-  private first: ((value: A) => void) | undefined = undefined
-  private rest: Set<(value: A) => void> | undefined = undefined
-
-  get isEmpty(): boolean {
-    return this.first === undefined && (this.rest === undefined || this.rest.size === 0)
-  }
-
-  add(waiter: (value: A) => void): void {
-    if (this.first === undefined) this.first = waiter
-    else (this.rest ??= new Set()).add(waiter)
-  }
-
-  delete(waiter: (value: A) => void): void {
-    if (this.first === waiter) this.first = undefined
-    else this.rest?.delete(waiter)
-  }
-
-  /** Wakes them all, in the order they came, by way of the writer. */
-  wake(writer: Writer, value: A): void {
-    const { first, rest } = this
-    this.first = undefined
-    this.rest = undefined
-    if (first !== undefined) writer.wake({ run: () => first(value) })
-    if (rest !== undefined) { for (const waiter of rest) writer.wake({ run: () => waiter(value) }) }
-  }
-}
-
-/**
- * Waits until `waiters` are woken. Interrupting it is O(1), however many wait.
- *
- * @stability unstable
- * @category operations
- * @since 0.1.0
- */
-export const waitFor = <A>(waiters: Waiters<A>): Effect.Effect<A> =>
-  Effect.callback((resume) => {
-    const waiter = (value: A) => resume(Effect.succeed(value))
-    waiters.add(waiter)
-    return Effect.sync(() => waiters.delete(waiter))
-  })
 
 /**
  * How a run starts: ready at once or at its `Routine.ready`; in a scope of its own or in the record; whether the

@@ -26,7 +26,7 @@
  */
 import * as Duration from "effect/Duration"
 import * as Schema from "effect/Schema"
-import type { StopLimits } from "./Kernel.ts"
+import { type StopLimits, unbounded } from "./Kernel.ts"
 
 /**
  * How long a shutdown may take: `grace` for those who asked to drain, then `interrupt` for the rest. Both default to
@@ -78,8 +78,8 @@ export type ShutdownReport = typeof ShutdownReport.Type
  * @since 0.1.0
  */
 export const limits = (budget: ShutdownBudget, now: number): StopLimits => {
-  const grace = Duration.toMillis(budget.grace ?? "5 seconds")
-  const interrupt = Duration.toMillis(budget.interrupt ?? "5 seconds")
+  const grace = Duration.toMillis(budget.grace ?? unbounded.grace)
+  const interrupt = Duration.toMillis(budget.interrupt ?? unbounded.interrupt)
   return { grace, interrupt, deadline: now + grace + interrupt }
 }
 

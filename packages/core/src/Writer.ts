@@ -192,6 +192,53 @@ export class Writer {
   }
 }
 
+/**
+ * Fibers that wait for one thing. Most things have one waiter, which costs no set.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export class Waiters<A> {
+  private first: ((value: A) => void) | undefined = undefined
+  private rest: Set<(value: A) => void> | undefined = undefined
+
+  get isEmpty(): boolean {
+    return this.first === undefined && (this.rest === undefined || this.rest.size === 0)
+  }
+
+  add(waiter: (value: A) => void): void {
+    if (this.first === undefined) this.first = waiter
+    else (this.rest ??= new Set()).add(waiter)
+  }
+
+  delete(waiter: (value: A) => void): void {
+    if (this.first === waiter) this.first = undefined
+    else this.rest?.delete(waiter)
+  }
+
+  /** Wakes them all, in the order they came, by way of the writer. */
+  wake(writer: Writer, value: A): void {
+    const { first, rest } = this
+    this.first = undefined
+    this.rest = undefined
+    if (first !== undefined) writer.wake({ run: () => first(value) })
+    if (rest !== undefined) { for (const waiter of rest) writer.wake({ run: () => waiter(value) }) }
+  }
+}
+
+/**
+ * Waits until `waiters` are woken. Interrupting it is O(1), however many wait.
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const waitFor = <A>(waiters: Waiters<A>): Effect.Effect<A> =>
+  Effect.callback((resume) => {
+    const waiter = (value: A) => resume(Effect.succeed(value))
+    waiters.add(waiter)
+    return Effect.sync(() => waiters.delete(waiter))
+  })
+
 /** First in, first out, without moving what is behind. */
 class Fifo {
   private items: Array<Job | undefined> = []

@@ -9,7 +9,6 @@
  * @since 0.1.0
  */
 import type { OrchestratorEvent } from "@effect-orchestra/core/Event"
-import type { Kernel } from "@effect-orchestra/core/Kernel"
 import { Orchestrator } from "@effect-orchestra/core/Orchestrator"
 import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
@@ -176,7 +175,7 @@ const make = Effect.gen(function*() {
     const removed: Array<string> = []
     const rows: Array<string> = []
     const look = (id: string): void => {
-      const node = nodeOf(kernel, id)
+      const node = kernel.node(id)
       if (node === undefined) {
         if (client.sent.delete(id)) removed.push(id)
         return
@@ -193,7 +192,7 @@ const make = Effect.gen(function*() {
     client.changed.clear()
     // Supervisors and groups are found by what they own.
     for (const id of changed) {
-      let above = nodeOf(kernel, id)?.owner
+      let above = kernel.node(id)?.owner
       for (; above !== undefined && !changed.has(above.id); above = above.owner) changed.add(above.id)
     }
     let looked = 0
@@ -268,9 +267,6 @@ const make = Effect.gen(function*() {
     })
   })
 })
-
-const nodeOf = (kernel: Kernel, id: string) =>
-  id === kernel.id ? kernel : kernel.nodes.get(Number(id.slice(id.indexOf("-") + 1)))
 
 const rests = (row: Api.Row): boolean => row.kind === "routine" && row.state === "running" && row.problem === null
 

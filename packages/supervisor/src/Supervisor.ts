@@ -34,7 +34,7 @@
  * @since 0.1.0
  */
 import type { OrchestratorEvent } from "@effect-orchestra/core/Event"
-import { path } from "@effect-orchestra/core/Kernel"
+import { path, unbounded } from "@effect-orchestra/core/Kernel"
 import type { Orchestrator } from "@effect-orchestra/core/Orchestrator"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -42,7 +42,7 @@ import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type * as Child from "./Child.ts"
-import { begin, nodeOf, type RefTypeId, unbounded } from "./internal/SupervisorNode.ts"
+import { begin, nodeOf, type RefTypeId } from "./internal/SupervisorNode.ts"
 import type { Strategy } from "./Restart.ts"
 import type { RestartIntensityReached, StartFailure } from "./SupervisorError.ts"
 

@@ -8,20 +8,11 @@
  */
 import { NotReady, OrchestratorClosed } from "@effect-orchestra/core/CoreError"
 import type { ExitReason, Health, State } from "@effect-orchestra/core/Event"
-import { type Kernel, Node, path, shown, type StopLimits } from "@effect-orchestra/core/Kernel"
+import { type Kernel, Node, path, shown, type StopLimits, unbounded } from "@effect-orchestra/core/Kernel"
 import { Orchestrator } from "@effect-orchestra/core/Orchestrator"
-import {
-  Current,
-  defaultShutdownMillis,
-  type Keeper,
-  ready,
-  reasonOf,
-  RoutineRecord,
-  Waiters,
-  waitFor,
-  withoutSpan
-} from "@effect-orchestra/core/Routine"
+import { Current, type Keeper, ready, reasonOf, RoutineRecord, withoutSpan } from "@effect-orchestra/core/Routine"
 import type { SupervisorSnapshot } from "@effect-orchestra/core/Snapshot"
+import { Waiters, waitFor } from "@effect-orchestra/core/Writer"
 import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
@@ -40,13 +31,6 @@ import type { Decision, RestartReason } from "../SupervisorEvent.ts"
 
 /** @internal */
 export const RefTypeId = "~effect-orchestra/supervisor/SupervisorRef"
-
-/** @internal */
-export const unbounded: StopLimits = {
-  grace: defaultShutdownMillis,
-  interrupt: defaultShutdownMillis,
-  deadline: Infinity
-}
 
 interface BeginOptions {
   readonly escalates: boolean
