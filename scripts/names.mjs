@@ -28,9 +28,9 @@ for (const { path } of files.filter((file) => file.isTest)) {
   for (const { 2: name, index } of source.matchAll(title)) {
     if (/^should\b/i.test(name)) faults.push(`${at(index)}: "${name}": say what it does, without "should"`)
     if (!/^\d/.test(name)) continue
-    const number = /^(\d{2,})\. /.exec(name)?.[1]
+    const number = /^(\d+)\. /.exec(name)?.[1]
     if (number === undefined) {
-      faults.push(`${at(index)}: "${name}": a number at the start is written "NN. "`)
+      faults.push(`${at(index)}: "${name}": a number at the start is written "N. "`)
       continue
     }
     const key = `${path.split("/")[1]} ${number}`

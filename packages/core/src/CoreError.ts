@@ -66,3 +66,79 @@ export class SupervisorFailure extends Schema.TaggedError<SupervisorFailure>()("
     return `supervisor ${this.path} gave up`
   }
 }
+
+/**
+ * Nothing was heard of a routine within its idle timeout, and its run was interrupted. It is a defect of that run:
+ * whoever awaits it sees it, and it cannot pass for an ordinary cancellation.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class IdleTimeout extends Schema.TaggedError<IdleTimeout>()("IdleTimeout", {
+  path: Schema.String,
+  idleMillis: Schema.Finite
+}) {
+  override get message(): string {
+    return `${this.path} gave no sign of life for ${this.idleMillis} ms`
+  }
+}
+
+/**
+ * A group did not end within its deadline, and everything in it was interrupted.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class DeadlineExceeded extends Schema.TaggedError<DeadlineExceeded>()("DeadlineExceeded", {
+  group: Schema.String,
+  afterMillis: Schema.Finite
+}) {
+  override get message(): string {
+    return `group ${this.group} did not end within ${this.afterMillis} ms`
+  }
+}
+
+/**
+ * The mailbox takes no message any more: it was ended, it failed, or its scope is closed.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class MailboxClosed extends Schema.TaggedError<MailboxClosed>()("MailboxClosed", {
+  mailbox: Schema.String,
+  reason: Schema.Literals(["ended", "failed", "closed"])
+}) {
+  override get message(): string {
+    return `mailbox ${this.mailbox} has been ${this.reason}`
+  }
+}
+
+/**
+ * The mailbox is full and its overflow policy is `"fail"`.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class MailboxFull extends Schema.TaggedError<MailboxFull>()("MailboxFull", {
+  mailbox: Schema.String,
+  capacity: Schema.Int
+}) {
+  override get message(): string {
+    return `mailbox ${this.mailbox} is full: it holds ${this.capacity}`
+  }
+}
+
+/**
+ * Nobody answered in time.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class AskTimeout extends Schema.TaggedError<AskTimeout>()("AskTimeout", {
+  mailbox: Schema.String,
+  waitedMillis: Schema.Finite
+}) {
+  override get message(): string {
+    return `nobody answered a question to ${this.mailbox} within ${this.waitedMillis} ms`
+  }
+}

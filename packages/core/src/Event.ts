@@ -94,8 +94,22 @@ export const Health = Schema.Literals(["ok", "degraded", "failed", "stuck"])
 export type Health = typeof Health.Type
 
 /**
+ * Why a run was interrupted, and the path of the node whose code asked for it; null when that was no node of the tree.
+ * Ours are `"stopped"`, `"interrupted"`, `"shutdown"`, `"deadline"`, `"idle_timeout"`, `"sibling_failed"`,
+ * `"not_needed"` and `"restart"`; whoever stops a routine may give another.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export const CancelledBy = Schema.Struct({ reason: Schema.String, requester: Schema.NullOr(Schema.String) })
+
+/** @since 0.1.0 */
+export type CancelledBy = typeof CancelledBy.Type
+
+/**
  * How one run ended: when (`at`, wall clock), why, how long it had run, and the error's type and message when it
- * failed. `errorType` is the `_tag` of a tagged error, else the class name, else `_OTHER`.
+ * failed. `errorType` is the `_tag` of a tagged error, else the class name, else `_OTHER`; `cancelledBy` says who
+ * interrupted it, if anybody did.
  *
  * @category models
  * @since 0.1.0
@@ -106,7 +120,8 @@ export const RunExit = Schema.Struct({
   reason: ExitReason,
   ranMillis: Schema.Finite,
   errorType: Schema.NullOr(Schema.String),
-  message: Schema.NullOr(Schema.String)
+  message: Schema.NullOr(Schema.String),
+  cancelledBy: Schema.NullOr(CancelledBy)
 })
 
 /** @since 0.1.0 */
@@ -128,8 +143,11 @@ export const BackoffStarted = Schema.TaggedStruct("BackoffStarted", {
   attempt: Schema.Int
 })
 
-/** Somebody asked the routine to stop. */
-export const StopRequested = Schema.TaggedStruct("StopRequested", baseFields)
+/** Somebody asked the routine to stop; `by` is null when they did not say why. */
+export const StopRequested = Schema.TaggedStruct("StopRequested", {
+  ...baseFields,
+  by: Schema.NullOr(CancelledBy)
+})
 
 /** The routine reached a final state: it will not run again. */
 export const Stopped = Schema.TaggedStruct("Stopped", { ...baseFields, state: State })
@@ -142,6 +160,9 @@ export const Abandoned = Schema.TaggedStruct("Abandoned", { ...baseFields, waite
 
 /** An abandoned routine ended after all. Its state stays `abandoned`; it is no longer listed. */
 export const EndedLate = Schema.TaggedStruct("EndedLate", { ...baseFields, waitedMillis: Schema.Finite })
+
+/** A mailbox became full. It is told once until it has had room again, not for every message. */
+export const MailboxFull = Schema.TaggedStruct("MailboxFull", { ...baseFields, capacity: Schema.Int })
 
 /** A slow listener of the event stream lost `dropped` events since the last one it saw. */
 export const ListenerDropped = Schema.TaggedStruct("ListenerDropped", { ...baseFields, dropped: Schema.Int })
@@ -162,6 +183,7 @@ export const CoreEvent = Schema.Union([
   Stuck,
   Abandoned,
   EndedLate,
+  MailboxFull,
   ListenerDropped
 ])
 
@@ -182,6 +204,7 @@ export interface EventMap {
   readonly Stuck: typeof Stuck.Type
   readonly Abandoned: typeof Abandoned.Type
   readonly EndedLate: typeof EndedLate.Type
+  readonly MailboxFull: typeof MailboxFull.Type
   readonly ListenerDropped: typeof ListenerDropped.Type
 }
 

@@ -30,15 +30,15 @@
  * @since 0.1.0
  */
 import * as Cause from "effect/Cause"
-import * as Context from "effect/Context"
+import type * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
 import * as Predicate from "effect/Predicate"
 import type * as Scope from "effect/Scope"
 import type { Health, State } from "./Event.ts"
-import { Kernel, Node, path, shown, type StopLimits } from "./Kernel.ts"
-import { Orchestrator } from "./Orchestrator.ts"
+import { type Kernel, Node, path, shown, type StopLimits } from "./Kernel.ts"
+import { kernelOf } from "./Orchestrator.ts"
 import { Current, type Keeper, type Routine, type RoutineOptions, RoutineRecord } from "./Routine.ts"
 import type { GroupSnapshot } from "./Snapshot.ts"
 import { Waiters, waitFor } from "./Writer.ts"
@@ -108,7 +108,7 @@ export const run = <B, E, R>(
   // From its registration to its removal nothing may interrupt it but where it waits.
   Effect.uninterruptibleMask((restore) =>
     Effect.withFiber((fiber) => {
-      const group = new GroupNode(kernelOf(fiber.context), fiber.getRef(Current), options)
+      const group = new GroupNode(kernelOf(fiber.context, "group"), fiber.getRef(Current), options)
       // The requirement of the body holds its tasks as a phantom; running it takes them out and puts their errors in.
       const running = Effect.suspend(() => body(group)) as Effect.Effect<B, E | TaskError<R>, WithoutTasks<R>>
       return Effect.gen(function*() {
@@ -344,6 +344,3 @@ class GroupNode extends Node implements Group, Keeper {
 
 // Every group is made by this module.
 const nodeOf = (group: Group): GroupNode => group as GroupNode
-
-const kernelOf = (context: Context.Context<never>): Kernel =>
-  Context.getOrUndefined(context as Context.Context<Orchestrator>, Orchestrator)?.kernel ?? new Kernel("group", context)

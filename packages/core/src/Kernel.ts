@@ -10,13 +10,13 @@
  * @since 0.1.0
  */
 import type * as Cause from "effect/Cause"
-import type * as Context from "effect/Context"
+import * as Context from "effect/Context"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Queue from "effect/Queue"
 import * as Stream from "effect/Stream"
 import { SupervisorFailure } from "./CoreError.ts"
-import type { Body, EventMap, OrchestratorEvent, State } from "./Event.ts"
+import type { Body, CancelledBy, EventMap, OrchestratorEvent, State } from "./Event.ts"
 import type { Phase } from "./Shutdown.ts"
 import type { NodeSnapshot, TemplateStats, TreeSnapshot } from "./Snapshot.ts"
 import { Writer } from "./Writer.ts"
@@ -62,9 +62,42 @@ export abstract class Node {
   abstract stop(limits: StopLimits): Effect.Effect<void> | undefined
 }
 
+/** What travels with an interruption, as an annotation of its cause. */
+class Cancellation extends Context.Service<Cancellation, CancelledBy>()("@effect-orchestra/core/Cancellation") {}
+
+/**
+ * The annotations of an interruption: why, and on behalf of which node.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const because = (reason: string, requester: Node | undefined): Context.Context<never> => {
+  // The path is read when somebody looks.
+  const by: CancelledBy = {
+    reason,
+    get requester() {
+      return requester === undefined ? null : path(requester)
+    }
+  }
+  // An annotation is nothing that an effect requires.
+  return Context.make(Cancellation, by) as Context.Context<never>
+}
+
+/**
+ * What the annotations of a cause say of an interruption; null when nobody said why.
+ *
+ * @category getters
+ * @since 0.1.0
+ */
+export const cancelledBy = (annotations: Context.Context<never> | undefined): CancelledBy | null => {
+  if (annotations === undefined) return null
+  const by = Context.getOrUndefined(annotations as Context.Context<Cancellation>, Cancellation)
+  return by === undefined ? null : { reason: by.reason, requester: by.requester }
+}
+
 /**
  * How long a stop may take: `grace` for a routine that was asked to drain, `interrupt` for one that has no bound of
- * its own, both in milliseconds, and never past the monotonic time `deadline`.
+ * its own, both in milliseconds, and never past the monotonic time `deadline`. `by` annotates the interruption.
  *
  * @category models
  * @since 0.1.0
@@ -73,6 +106,7 @@ export interface StopLimits {
   readonly grace: number
   readonly interrupt: number
   readonly deadline: number
+  readonly by?: Context.Context<never> | undefined
 }
 
 /**

@@ -223,6 +223,18 @@ export class Orchestrator extends Context.Service<Orchestrator, {
     Effect.flatMap(this, (orchestrator) => orchestrator.shutdown(budget))
 }
 
+/**
+ * The kernel of the orchestrator in this context. Without one, a kernel of its own for what is made now: it works the
+ * same and is listed nowhere.
+ *
+ * @stability unstable
+ * @category getters
+ * @since 0.1.0
+ */
+export const kernelOf = (context: Context.Context<never>, name: string): Kernel =>
+  Context.getOrUndefined(context as Context.Context<Orchestrator>, Orchestrator)?.kernel ??
+    new Kernel(name, Context.omit(Scope.Scope)(context) as Context.Context<never>)
+
 /** What the effect requires stands in the context that it is forked with. */
 const provided = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E> => effect as Effect.Effect<A, E>
 
@@ -319,11 +331,11 @@ const make = Effect.fnUntraced(function*(options: OrchestratorOptions) {
       durationMillis: writer.now() - started,
       stopped: Math.max(0, before - left.length),
       phases: stop.phases,
-      stuck: left.map((record) => ({
-        path: path(record),
-        phase: record.isFinal ? "abandon" as const : "interrupt" as const,
-        waitedMillis: record.stopping ? now - record.stoppingSince : 0
-      })),
+      stuck: left.map((record) => {
+        const { forkSite, lastBeat, path } = record.snapshot()
+        const phase = record.isFinal ? "abandon" as const : "interrupt" as const
+        return { path, phase, waitedMillis: record.stopping ? now - record.stoppingSince : 0, lastBeat, forkSite }
+      }),
       failures: stop.failures
     }
   }, Effect.uninterruptible)

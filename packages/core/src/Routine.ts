@@ -38,8 +38,9 @@ import * as Predicate from "effect/Predicate"
 import * as Scope from "effect/Scope"
 import * as Tracer from "effect/Tracer"
 import type { ExitReason, Health, RunExit, State } from "./Event.ts"
-import { type Kernel, Node, path, shown, type StopLimits, type Template, unbounded } from "./Kernel.ts"
+import { cancelledBy, type Kernel, Node, path, shown, type StopLimits, type Template, unbounded } from "./Kernel.ts"
 import type { RoutineSnapshot } from "./Snapshot.ts"
+import { Stopwatch } from "./Stopwatch.ts"
 import { type Job, Waiters, waitFor } from "./Writer.ts"
 
 const TypeId = "~effect-orchestra/core/Routine"
@@ -298,6 +299,10 @@ export class RoutineRecord extends Node implements Routine<never, never>, Scope.
   /** Whether the failure of a routine forked into the scope of this run fails the run. */
   linkForks = false
   nextStartAt: number | undefined = undefined
+  /** The line that forked it, where the orchestrator keeps them. */
+  forkSite: string | undefined = undefined
+  /** How long its fibers have waited for messages or for room, all runs together. */
+  readonly blocked = new Stopwatch()
   lastExit: RunExit | undefined = undefined
   fiber: Fiber.Fiber<unknown, unknown> | undefined = undefined
   /** The scope of the present run; undefined between runs. */
@@ -466,8 +471,8 @@ export class RoutineRecord extends Node implements Routine<never, never>, Scope.
     this.interruptRun()
   }
 
-  interruptRun(): void {
-    this.fiber?.interruptUnsafe()
+  interruptRun(by?: Context.Context<never>): void {
+    this.fiber?.interruptUnsafe(undefined, by)
   }
 
   addDrain(drain: Effect.Effect<void>): void {
@@ -514,7 +519,7 @@ export class RoutineRecord extends Node implements Routine<never, never>, Scope.
       this.stopping = true
       this.move("stopping")
       this.stoppingSince = this.since
-      if (this.kernel.bus.observed) this.kernel.bus.emit("StopRequested", this, {})
+      if (this.kernel.bus.observed) this.kernel.bus.emit("StopRequested", this, { by: cancelledBy(limits.by) })
       this.askedWaiters?.wake(this.kernel.writer, undefined)
     }
     this.kernel.stopping?.enter(asked === undefined ? "interrupt" : "ask")
@@ -539,7 +544,7 @@ export class RoutineRecord extends Node implements Routine<never, never>, Scope.
   }
 
   private interruptWithin(limits: StopLimits, missed: (waitedMillis: number) => void): Effect.Effect<void> | undefined {
-    this.interruptRun()
+    this.interruptRun(limits.by)
     if (this.scope === undefined || this.isFinal) return undefined
     const { writer } = this.kernel
     const started = writer.now()
@@ -579,7 +584,8 @@ export class RoutineRecord extends Node implements Routine<never, never>, Scope.
       reason: reasonOf(exit),
       ranMillis: this.startedAt === undefined ? 0 : Math.round((writer.now() - this.startedAt) * 1000) / 1000,
       errorType: error === undefined ? null : errorType(error.value),
-      message: error === undefined ? null : errorMessage(error.value)
+      message: error === undefined ? null : errorMessage(error.value),
+      cancelledBy: Exit.isFailure(exit) ? cancelledBy(Cause.annotations(exit.cause)) : null
     }
   }
 
@@ -601,6 +607,9 @@ export class RoutineRecord extends Node implements Routine<never, never>, Scope.
       supervisor: this.owner?.kind === "supervisor" ? path(this.owner) : null,
       nextStartAt: this.nextStartAt === undefined ? null : writer.shown(this.nextStartAt),
       lastExit: this.lastExit ?? null,
+      lastBeat: null,
+      info: {},
+      forkSite: this.forkSite ?? null,
       attributes: this.options.attributes ?? {}
     }
   }

@@ -53,8 +53,9 @@ export type Phase = typeof Phase.Type
 
 /**
  * What came of a shutdown. `clean` when nothing was left running; `phases` says how long each took; `stuck` names
- * everything that still runs, down to the last nested routine, and how long it has ignored its stop; `failures` names
- * what failed while it was stopped. Durations in milliseconds.
+ * everything that still runs, down to the last nested routine: how long it has ignored its stop, when it last beat (wall
+ * clock), and the line that forked it, where these are known; `failures` names what failed while it was stopped.
+ * Durations in milliseconds.
  *
  * @category models
  * @since 0.1.0
@@ -64,7 +65,13 @@ export const ShutdownReport = Schema.Struct({
   durationMillis: Schema.Finite,
   stopped: Schema.Int,
   phases: Schema.Array(Schema.Struct({ phase: Phase, durationMillis: Schema.Finite })),
-  stuck: Schema.Array(Schema.Struct({ path: Schema.String, phase: Phase, waitedMillis: Schema.Finite })),
+  stuck: Schema.Array(Schema.Struct({
+    path: Schema.String,
+    phase: Phase,
+    waitedMillis: Schema.Finite,
+    lastBeat: Schema.NullOr(Schema.Finite),
+    forkSite: Schema.NullOr(Schema.String)
+  })),
   failures: Schema.Array(Schema.Struct({ path: Schema.String, message: Schema.String }))
 })
 

@@ -40,8 +40,11 @@ const nodeFields = {
 }
 
 /**
- * A routine. `startedAt` is when its present run began (wall clock milliseconds); `incarnation` counts its runs from 1, `restarts` those that followed a failed or ended one;
- * `supervisor` is the path of the supervisor that keeps it, `nextStartAt` when a backoff ends.
+ * A routine. `startedAt` is when its present run began (wall clock milliseconds); `incarnation` counts its runs from 1,
+ * `restarts` those that followed a failed or ended one; `supervisor` is the path of the supervisor that keeps it,
+ * `nextStartAt` when a backoff ends. `lastBeat` is when its run was last seen to beat, as coarse as the check of its
+ * idle timeout, and null without one; `info` is what its run said with `Routine.readyWith`; `forkSite` is the line that
+ * forked it, where the orchestrator keeps them.
  *
  * @category models
  * @since 0.1.0
@@ -56,6 +59,9 @@ export const RoutineSnapshot = Schema.Struct({
   supervisor: Schema.NullOr(Schema.String),
   nextStartAt: Schema.NullOr(Schema.Finite),
   lastExit: Schema.NullOr(RunExit),
+  lastBeat: Schema.NullOr(Schema.Finite),
+  info: Schema.Record(Schema.String, Schema.String),
+  forkSite: Schema.NullOr(Schema.String),
   attributes: Schema.Record(Schema.String, Schema.String)
 })
 
@@ -106,6 +112,81 @@ export const GroupSnapshot = Schema.Struct({
 export type GroupSnapshot = typeof GroupSnapshot.Type
 
 /**
+ * The counts of a mailbox since it was made, and what is in it now. `blockedSendMillis` and `blockedReceiveMillis` sum
+ * over all senders or receivers, waits in progress included; `bytes` is what `sizeOf` says of the messages inside,
+ * 0 without one. Every message sent is received, dropped, undelivered, or still inside.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export const MailboxStats = Schema.Struct({
+  length: Schema.Int,
+  capacity: Schema.Int,
+  sent: Schema.Int,
+  received: Schema.Int,
+  dropped: Schema.Int,
+  undelivered: Schema.Int,
+  redelivered: Schema.Int,
+  deadLettered: Schema.Int,
+  blockedSenders: Schema.Int,
+  blockedReceivers: Schema.Int,
+  blockedSendMillis: Schema.Finite,
+  blockedReceiveMillis: Schema.Finite,
+  bytes: Schema.Int
+})
+
+/** @since 0.1.0 */
+export type MailboxStats = typeof MailboxStats.Type
+
+/**
+ * A mailbox: `running` while it takes messages, `stopping` while what is left in it is drained.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export const MailboxSnapshot = Schema.Struct({
+  kind: Schema.Literal("mailbox"),
+  ...nodeFields,
+  overflow: Schema.String,
+  stats: MailboxStats
+})
+
+/** @since 0.1.0 */
+export type MailboxSnapshot = typeof MailboxSnapshot.Type
+
+/**
+ * A topic of a bus: how many messages were published on it, and how many subscribers it has now. The mailboxes of its
+ * subscribers stand below it.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export const TopicSnapshot = Schema.Struct({
+  kind: Schema.Literal("topic"),
+  ...nodeFields,
+  delivery: Schema.Literals(["queue", "broadcast"]),
+  published: Schema.Int,
+  subscribers: Schema.Int
+})
+
+/** @since 0.1.0 */
+export type TopicSnapshot = typeof TopicSnapshot.Type
+
+/**
+ * A bus; its topics stand below it.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export const BusSnapshot = Schema.Struct({
+  kind: Schema.Literal("bus"),
+  ...nodeFields
+})
+
+/** @since 0.1.0 */
+export type BusSnapshot = typeof BusSnapshot.Type
+
+/**
  * The orchestrator itself, the root of its tree.
  *
  * @category models
@@ -125,10 +206,25 @@ export type OrchestratorSnapshot = typeof OrchestratorSnapshot.Type
  * @category models
  * @since 0.1.0
  */
-export type NodeSnapshot = RoutineSnapshot | SupervisorSnapshot | GroupSnapshot | OrchestratorSnapshot
+export type NodeSnapshot =
+  | RoutineSnapshot
+  | SupervisorSnapshot
+  | GroupSnapshot
+  | MailboxSnapshot
+  | TopicSnapshot
+  | BusSnapshot
+  | OrchestratorSnapshot
 
 /** @since 0.1.0 */
-export const NodeSnapshot = Schema.Union([RoutineSnapshot, SupervisorSnapshot, GroupSnapshot, OrchestratorSnapshot])
+export const NodeSnapshot = Schema.Union([
+  RoutineSnapshot,
+  SupervisorSnapshot,
+  GroupSnapshot,
+  MailboxSnapshot,
+  TopicSnapshot,
+  BusSnapshot,
+  OrchestratorSnapshot
+])
 
 /**
  * A node with its children, in the order they were registered.

@@ -219,7 +219,13 @@ describe("Orchestrator", () => {
           phase: "interrupt",
           durationMillis: 2000
         }])
-        assert.deepStrictEqual(report.stuck, [{ path: "/orchestra/deaf", phase: "abandon", waitedMillis: 2000 }])
+        assert.deepStrictEqual(report.stuck, [{
+          path: "/orchestra/deaf",
+          phase: "abandon",
+          waitedMillis: 2000,
+          lastBeat: null,
+          forkSite: null
+        }])
         assert.strictEqual(yield* Fiber.join(second), report)
         assert.include(Shutdown.format(report), "stuck: /orchestra/deaf, waited 2000 ms")
         yield* TestClock.adjust("1 minute")

@@ -28,7 +28,12 @@
 import { ExitReason, Health, State } from "@effect-orchestra/core/Event"
 import type { Kernel, Node } from "@effect-orchestra/core/Kernel"
 import { Orchestrator } from "@effect-orchestra/core/Orchestrator"
-import type { Budget as CoreBudget, NodeSnapshot, RoutineSnapshot } from "@effect-orchestra/core/Snapshot"
+import {
+  type Budget as CoreBudget,
+  MailboxStats,
+  type NodeSnapshot,
+  type RoutineSnapshot
+} from "@effect-orchestra/core/Snapshot"
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
@@ -90,6 +95,9 @@ export const RoutineRow = Schema.Struct({
   supervisor: Schema.NullOr(Schema.String),
   budget: Schema.NullOr(Budget),
   lastExit: Schema.NullOr(LastExit),
+  lastBeat: Schema.NullOr(Schema.Finite),
+  info: Schema.Record(Schema.String, Schema.String),
+  forkSite: Schema.NullOr(Schema.String),
   attributes: Schema.Record(Schema.String, Schema.String)
 })
 
@@ -111,6 +119,15 @@ export const Row = Schema.Union([
     active: Schema.Int,
     concurrency: Schema.NullOr(Schema.Int)
   }),
+  Schema.Struct({ kind: Schema.Literal("mailbox"), ...baseRow, overflow: Schema.String, stats: MailboxStats }),
+  Schema.Struct({
+    kind: Schema.Literal("topic"),
+    ...baseRow,
+    delivery: Schema.Literals(["queue", "broadcast"]),
+    published: Schema.Int,
+    subscribers: Schema.Int
+  }),
+  Schema.Struct({ kind: Schema.Literal("bus"), ...baseRow }),
   Schema.Struct({ kind: Schema.Literal("orchestrator"), ...baseRow })
 ])
 

@@ -78,6 +78,9 @@ describe("Api", () => {
             message: "connection refused",
             ranMs: 3000
           },
+          lastBeat: null,
+          info: {},
+          forkSite: null,
           attributes: { region: "eu" }
         })
       }).pipe(Effect.scoped, Effect.provide(layer)))

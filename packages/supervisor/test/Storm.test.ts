@@ -1,8 +1,8 @@
 import { Orchestrator } from "@effect-orchestra/core"
+import { atEveryOperation } from "@effect-orchestra/core/testing"
 import { Child, Supervisor } from "@effect-orchestra/supervisor"
 import { assert, describe, it } from "@effect/vitest"
-import { Deferred, Effect, Exit, Fiber, Layer, Random, Schedule, type Scope } from "effect"
-import { MixedScheduler } from "effect/Scheduler"
+import { Deferred, Effect, Fiber, Layer, Random, Schedule } from "effect"
 import { TestClock } from "effect/testing"
 
 const seeds = Number(process.env.SEEDS ?? 200)
@@ -83,27 +83,6 @@ describe("a storm of failures", () => {
   }
 })
 
-/** A scheduler that interrupts a fiber when it is about to run its nth operation. */
-class Interrupter extends MixedScheduler {
-  private left: number
-  target: Fiber.Fiber<unknown, unknown> | undefined = undefined
-
-  constructor(operations: number) {
-    super()
-    this.left = operations
-  }
-
-  override shouldYield(fiber: Fiber.Fiber<unknown, unknown>): boolean {
-    if (this.target === undefined) this.target = fiber
-    if (fiber === this.target && this.left-- === 0) fiber.interruptUnsafe()
-    return super.shouldYield(fiber)
-  }
-
-  get through(): boolean {
-    return this.left >= 0
-  }
-}
-
 describe("interrupted at any operation", () => {
   it.effect("a start leaves no child behind", () =>
     Effect.gen(function*() {
@@ -118,22 +97,11 @@ describe("interrupted at any operation", () => {
           Child.layer("c", Layer.effectDiscard(Effect.andThen(resource, Effect.yieldNow)))
         ]
       })
-      const context = yield* Effect.context<Orchestrator>()
-      const program: Effect.Effect<unknown, unknown, Orchestrator> = Effect.scoped(
-        Supervisor.start(spec) as Effect.Effect<unknown, unknown, Orchestrator | Scope.Scope>
-      )
-      let operations = 0
-      for (;; operations++) {
-        const scheduler = new Interrupter(operations)
-        const exit = yield* Fiber.await(Effect.runForkWith(context)(program, { scheduler }))
-        for (let i = 0; i < 5; i++) yield* Effect.yieldNow
-        assert.strictEqual(open, 0, `operation ${operations}`)
-        assert.strictEqual((yield* Orchestrator.snapshot).length, 1, `operation ${operations}`)
-        if (scheduler.through) {
-          assert.isTrue(Exit.isSuccess(exit))
-          break
-        }
-      }
+      const operations = yield* atEveryOperation(Supervisor.start(spec), () =>
+        Effect.gen(function*() {
+          assert.strictEqual(open, 0)
+          assert.strictEqual((yield* Orchestrator.snapshot).length, 1)
+        }))
       assert.isAbove(operations, 10)
     }).pipe(Effect.provide(Orchestrator.layer)))
 })

@@ -8,7 +8,16 @@
  */
 import { NotReady, OrchestratorClosed } from "@effect-orchestra/core/CoreError"
 import type { ExitReason, Health, State } from "@effect-orchestra/core/Event"
-import { type Kernel, Node, path, shown, type StopLimits, unbounded } from "@effect-orchestra/core/Kernel"
+import {
+  because,
+  cancelledBy,
+  type Kernel,
+  Node,
+  path,
+  shown,
+  type StopLimits,
+  unbounded
+} from "@effect-orchestra/core/Kernel"
 import { Orchestrator } from "@effect-orchestra/core/Orchestrator"
 import { Current, type Keeper, ready, reasonOf, RoutineRecord, withoutSpan } from "@effect-orchestra/core/Routine"
 import type { SupervisorSnapshot } from "@effect-orchestra/core/Snapshot"
@@ -356,7 +365,8 @@ class SupervisorNode extends Node implements SupervisorRef, Keeper {
   private readonly play = Effect.fnUntraced(function*(this: SupervisorNode, round: Round) {
     for (const slot of round.stop) {
       if (slot.record.scope === undefined) continue
-      yield* slot.record.stopRun(this.limitsOf(slot, unbounded), (waited) => this.overdue(slot, waited)) ?? Effect.void
+      yield* slot.record.stopRun(this.limitsOf(slot, this.restarting), (waited) => this.overdue(slot, waited)) ??
+        Effect.void
     }
     const delayMillis = round.offender === undefined ? undefined : yield* this.backOff(round, round.offender)
     for (const slot of round.start) {
@@ -500,11 +510,16 @@ class SupervisorNode extends Node implements SupervisorRef, Keeper {
     return undefined
   }
 
+  /** The limits of a stop after which the child runs again. */
+  private get restarting(): StopLimits {
+    return { ...unbounded, by: because("restart", this) }
+  }
+
   /** From here on nothing starts: what is under way is cancelled, and the children are stopped in reverse order. */
   private shutDown(limits: StopLimits): void {
     if (this.isStopping) return
     this.move("stopping")
-    if (this.kernel.bus.observed) this.kernel.bus.emit("StopRequested", this, {})
+    if (this.kernel.bus.observed) this.kernel.bus.emit("StopRequested", this, { by: cancelledBy(limits.by) })
     this.failed.clear()
     for (const round of this.rounds) this.cancel(round)
     const stopping = Effect.forEach(
