@@ -24,6 +24,8 @@
  *
  * @since 0.1.0
  */
+import * as Cause from "effect/Cause"
+import * as Exit from "effect/Exit"
 import * as Schema from "effect/Schema"
 
 /**
@@ -81,6 +83,21 @@ export const ExitReason = Schema.Literals([
 
 /** @since 0.1.0 */
 export type ExitReason = typeof ExitReason.Type
+
+/**
+ * The reason that an exit gives: a failure before a defect before an interruption.
+ *
+ * @category getters
+ * @since 0.1.0
+ */
+export const reasonOf = (exit: Exit.Exit<unknown, unknown>): ExitReason =>
+  Exit.isSuccess(exit)
+    ? "success"
+    : Cause.hasFails(exit.cause)
+    ? "failure"
+    : Cause.hasDies(exit.cause)
+    ? "defect"
+    : "interrupted"
 
 /**
  * How a routine fares, derived from its state.

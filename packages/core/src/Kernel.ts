@@ -12,11 +12,13 @@
 import type * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
 import * as Deferred from "effect/Deferred"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Queue from "effect/Queue"
 import * as Stream from "effect/Stream"
 import { SupervisorFailure } from "./CoreError.ts"
 import type { Body, CancelledBy, EventMap, OrchestratorEvent, State } from "./Event.ts"
+import { History } from "./History.ts"
 import type { Phase } from "./Shutdown.ts"
 import type { NodeSnapshot, TemplateStats, TreeSnapshot } from "./Snapshot.ts"
 import { Writer } from "./Writer.ts"
@@ -37,7 +39,9 @@ export abstract class Node {
   readonly name: string
   readonly owner: Node | undefined
   /** Whether it adds no segment to the path: a supervisor that is the child of another lives at its child's path. */
-  readonly transparent: boolean = false
+  get transparent(): boolean {
+    return false
+  }
   /** Whether it holds its bare name among its siblings; the others get the segment `name#id`. */
   bare = false
   children: Children | undefined = undefined
@@ -93,6 +97,18 @@ export const cancelledBy = (annotations: Context.Context<never> | undefined): Ca
   if (annotations === undefined) return null
   const by = Context.getOrUndefined(annotations as Context.Context<Cancellation>, Cancellation)
   return by === undefined ? null : { reason: by.reason, requester: by.requester }
+}
+
+/**
+ * The milliseconds of a duration that may be 0 or infinite, but not negative. `what` names it in the defect.
+ *
+ * @category getters
+ * @since 0.1.0
+ */
+export const millisOf = (what: string, input: Duration.Input): number => {
+  const millis = Number.isNaN(input) ? NaN : Duration.toMillis(input)
+  if (!(millis >= 0)) throw new Error(`${what} is a duration of 0 or more, got: ${String(input)}`)
+  return millis
 }
 
 /**
@@ -183,11 +199,21 @@ class Children implements Iterable<Node> {
  * @since 0.1.0
  */
 export const path = (node: Node): string => {
-  if (node.transparent && node.owner !== undefined) return path(node.owner)
-  const segment = node.name.includes("/") ? node.name.replaceAll("/", "%2F") : node.name
-  const prefix = node.owner === undefined ? "" : path(node.owner)
-  return node.bare || node.owner === undefined ? `${prefix}/${segment}` : `${prefix}/${segment}#${node.id}`
+  const { owner } = node
+  if (owner === undefined) return `/${escaped(node.name)}`
+  return node.transparent ? path(owner) : `${path(owner)}/${segment(node)}`
 }
+
+/**
+ * What a node adds to its path.
+ *
+ * @category getters
+ * @since 0.1.0
+ */
+export const segment = (node: { readonly name: string; readonly bare: boolean; readonly id: string }): string =>
+  node.bare ? escaped(node.name) : `${escaped(node.name)}#${node.id}`
+
+const escaped = (name: string): string => name.includes("/") ? name.replaceAll("/", "%2F") : name
 
 /**
  * What every snapshot says of its node; `since` is a monotonic time.
@@ -292,6 +318,17 @@ export class Stopping {
 const maxTemplates = 200
 
 /**
+ * What a kernel keeps: how many routines that have ended, and whether the lines that forked routines.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface KernelOptions {
+  readonly history?: number | undefined
+  readonly forkSites?: boolean | undefined
+}
+
+/**
  * The state of one orchestrator.
  *
  * @category models
@@ -303,6 +340,9 @@ export class Kernel extends Node {
   readonly writer: Writer
   readonly context: Context.Context<never>
   readonly bus: EventBus
+  readonly history: History
+  /** Whether the line that forked a routine is kept. */
+  readonly forkSites: boolean
   private entered: number
   readonly failed = Deferred.makeUnsafe<never, SupervisorFailure>()
   private index: Map<number, Node> | undefined = undefined
@@ -315,9 +355,11 @@ export class Kernel extends Node {
   /** The stop under way. */
   stopping: Stopping | undefined = undefined
 
-  constructor(name: string, context: Context.Context<never>) {
+  constructor(name: string, context: Context.Context<never>, options: KernelOptions = {}) {
     super(0, name, undefined)
     this.context = context
+    this.history = new History(options.history)
+    this.forkSites = options.forkSites === true
     this.writer = new Writer(context)
     this.entered = this.writer.now()
     this.bus = new EventBus(this)

@@ -27,9 +27,9 @@
  * @since 0.1.0
  */
 import * as Cause from "effect/Cause"
+import * as Console from "effect/Console"
 import * as Context from "effect/Context"
 import * as Deferred from "effect/Deferred"
-import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
@@ -38,10 +38,29 @@ import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { NotReady, OrchestratorClosed, type SupervisorFailure } from "./CoreError.ts"
 import type { OrchestratorEvent } from "./Event.ts"
-import { descendants, type Hook, Kernel, type Node, path, Stopping, tree } from "./Kernel.ts"
-import { Current, type Routine, type RoutineOptions, RoutineRecord, withoutSpan } from "./Routine.ts"
+import {
+  because,
+  descendants,
+  type Hook,
+  Kernel,
+  millisOf,
+  type Node,
+  path,
+  type StopLimits,
+  Stopping,
+  tree,
+  unbounded
+} from "./Kernel.ts"
+import type { Routine, RoutineOptions } from "./Routine.ts"
+import { Current, forkSite, keepForkSites, RoutineRecord, withoutSpan } from "./RoutineRecord.ts"
 import * as Shutdown from "./Shutdown.ts"
-import type { NodeSnapshot, RoutineSnapshot, TemplateStats, TreeSnapshot } from "./Snapshot.ts"
+import {
+  formatStats,
+  type NodeSnapshot,
+  type RoutineSnapshot,
+  type TemplateStats,
+  type TreeSnapshot
+} from "./Snapshot.ts"
 
 /**
  * Where an orchestrator stands: it takes routines, is stopping them, or has stopped them.
@@ -62,6 +81,10 @@ export interface OrchestratorOptions {
   readonly name?: string | undefined
   /** The budget of a shutdown that is not given one. */
   readonly shutdown?: Shutdown.ShutdownBudget | undefined
+  /** How many routines that have ended it remembers. Default 1,000; 0 turns it off. */
+  readonly history?: number | undefined
+  /** Whether the line that forked each routine is kept, for snapshots, reports and leaks. Default false: it costs microseconds. */
+  readonly forkSites?: boolean | undefined
 }
 
 /**
@@ -97,6 +120,10 @@ export class Orchestrator extends Context.Service<Orchestrator, {
   readonly tree: Effect.Effect<TreeSnapshot>
   /** Every node without its nesting, parents before their children. */
   readonly snapshot: Effect.Effect<ReadonlyArray<NodeSnapshot>>
+  /** The last routines that have ended and are no longer listed, oldest first. */
+  readonly history: Effect.Effect<ReadonlyArray<RoutineSnapshot>>
+  /** Prints one line for each live routine: who it is, how it fares, how it spends its time, what waits for it. */
+  readonly printStats: Effect.Effect<void>
   /** Counts by template name, kept as things happen: reading them visits no routine. */
   readonly stats: Effect.Effect<ReadonlyArray<TemplateStats>>
   /** What happens from now on. A stream that lags more than 1,024 events loses the oldest and is told how many. */
@@ -106,12 +133,13 @@ export class Orchestrator extends Context.Service<Orchestrator, {
   /** Fails when a supervisor without a parent gives up. Else it never ends. */
   readonly fatal: Effect.Effect<never, SupervisorFailure>
   /** Stops every routine within `budget`; the orchestrator stays open and nothing is restarted. */
-  readonly interruptAll: (budget?: Shutdown.ShutdownBudget) => Effect.Effect<Shutdown.ShutdownReport>
+  readonly interruptAll: (budget?: Shutdown.ShutdownBudget, reason?: string) => Effect.Effect<Shutdown.ShutdownReport>
   /**
-   * Stops everything within `budget` and takes no new routine. Concurrent calls share one result. A call after a
-   * shutdown that left something running tries again.
+   * Stops everything within `budget` and takes no new routine; from the first moment on no routine counts as ready.
+   * Concurrent calls share one result. A call after a shutdown that left something running tries again. `reason`
+   * (default `"shutdown"`) travels with the interruptions.
    */
-  readonly shutdown: (budget?: Shutdown.ShutdownBudget) => Effect.Effect<Shutdown.ShutdownReport>
+  readonly shutdown: (budget?: Shutdown.ShutdownBudget, reason?: string) => Effect.Effect<Shutdown.ShutdownReport>
   /** How far a shutdown has come. */
   readonly shutdownProgress: Effect.Effect<ShutdownProgress>
 }>()("@effect-orchestra/core/Orchestrator") {
@@ -152,11 +180,12 @@ export class Orchestrator extends Context.Service<Orchestrator, {
   ): Effect.Effect<Routine<A, E>, OrchestratorClosed, Exclude<R, Scope.Scope> | Orchestrator>
   static fork<A, E, R>(
     effect: Effect.Effect<A, E, R>,
-    options: RoutineOptions = {}
+    options: RoutineOptions = noOptions
   ): Effect.Effect<Routine<A, E>, OrchestratorClosed | NotReady, Exclude<R, Scope.Scope> | Orchestrator> {
+    const site = forkSite(Orchestrator.fork)
     return Effect.withFiber((fiber) => {
       const { kernel } = Context.getUnsafe(fiber.context, Orchestrator)
-      return forkUnder(kernel, kernel, provided(effect), fiber.context, options)
+      return forkUnder(kernel, kernel, provided(effect), fiber.context, options, site)
     })
   }
 
@@ -177,13 +206,14 @@ export class Orchestrator extends Context.Service<Orchestrator, {
   ): Effect.Effect<Routine<A, E>, OrchestratorClosed, R | Scope.Scope | Orchestrator>
   static forkScoped<A, E, R>(
     effect: Effect.Effect<A, E, R>,
-    options: RoutineOptions = {}
+    options: RoutineOptions = noOptions
   ): Effect.Effect<Routine<A, E>, OrchestratorClosed | NotReady, R | Scope.Scope | Orchestrator> {
+    const site = forkSite(Orchestrator.forkScoped)
     return Effect.withFiber((fiber) => {
       const { kernel } = Context.getUnsafe(fiber.context, Orchestrator)
       const parent = fiber.getRef(Current)
       const holder = { scope: Context.getUnsafe(fiber.context, Scope.Scope), parent }
-      return forkUnder(kernel, parent ?? kernel, provided(effect), fiber.context, options, holder)
+      return forkUnder(kernel, parent ?? kernel, provided(effect), fiber.context, options, site, holder)
     })
   }
 
@@ -198,6 +228,12 @@ export class Orchestrator extends Context.Service<Orchestrator, {
 
   /** `stats` of the orchestrator in the context. */
   static readonly stats = Effect.flatMap(this, (orchestrator) => orchestrator.stats)
+
+  /** `history` of the orchestrator in the context. */
+  static readonly history = Effect.flatMap(this, (orchestrator) => orchestrator.history)
+
+  /** `printStats` of the orchestrator in the context. */
+  static readonly printStats = Effect.flatMap(this, (orchestrator) => orchestrator.printStats)
 
   /** `events` of the orchestrator in the context. */
   static readonly events = Stream.unwrap(Effect.map(this, (orchestrator) => orchestrator.events))
@@ -215,12 +251,12 @@ export class Orchestrator extends Context.Service<Orchestrator, {
   static readonly find = (path: string) => Effect.flatMap(this, (orchestrator) => orchestrator.find(path))
 
   /** `interruptAll` of the orchestrator in the context. */
-  static readonly interruptAll = (budget?: Shutdown.ShutdownBudget) =>
-    Effect.flatMap(this, (orchestrator) => orchestrator.interruptAll(budget))
+  static readonly interruptAll = (budget?: Shutdown.ShutdownBudget, reason?: string) =>
+    Effect.flatMap(this, (orchestrator) => orchestrator.interruptAll(budget, reason))
 
   /** `shutdown` of the orchestrator in the context. */
-  static readonly shutdown = (budget?: Shutdown.ShutdownBudget) =>
-    Effect.flatMap(this, (orchestrator) => orchestrator.shutdown(budget))
+  static readonly shutdown = (budget?: Shutdown.ShutdownBudget, reason?: string) =>
+    Effect.flatMap(this, (orchestrator) => orchestrator.shutdown(budget, reason))
 }
 
 /**
@@ -238,6 +274,9 @@ export const kernelOf = (context: Context.Context<never>, name: string): Kernel 
 /** What the effect requires stands in the context that it is forked with. */
 const provided = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E> => effect as Effect.Effect<A, E>
 
+// One for all who give none.
+const noOptions: RoutineOptions = {}
+
 /** What `forkScoped` hands a routine to: the scope, and the routine that it runs in. */
 interface Holder {
   readonly scope: Scope.Scope
@@ -250,6 +289,7 @@ const forkUnder = <A, E>(
   effect: Effect.Effect<A, E>,
   context: Context.Context<never>,
   options: RoutineOptions,
+  site: string | undefined,
   holder?: Holder
 ): Effect.Effect<Routine<A, E>, OrchestratorClosed | NotReady> => {
   if (kernel.closing !== "open") {
@@ -257,6 +297,7 @@ const forkUnder = <A, E>(
   }
   const forked = () => {
     const record = new RoutineRecord(kernel, owner, options)
+    record.forkedAt(site)
     record.start(effect, withoutSpan(context), { readyNow: options.ready !== "signal" })
     return record
   }
@@ -274,7 +315,8 @@ const forkUnder = <A, E>(
 /** The scope stops the routine; the end of the routine frees the scope of it, and fails the run that relies on it. */
 const hold = (record: RoutineRecord, { parent, scope }: Holder): Effect.Effect<void> =>
   Effect.flatMap(Scope.fork(scope), (own) => {
-    const stop = Effect.suspend(() => record.stop(Shutdown.limits({}, record.kernel.writer.now())) ?? Effect.void)
+    const limits: StopLimits = { ...unbounded, by: because("scope_closed", parent) }
+    const stop = Effect.suspend(() => record.stop(limits) ?? Effect.void)
     const released = (exit: Exit.Exit<unknown, unknown>) => {
       Scope.closeUnsafe(own, exit)
       if (parent?.linkForks === true && Exit.isFailure(exit) && !Cause.hasInterruptsOnly(exit.cause)) {
@@ -294,11 +336,11 @@ const untilReady = Effect.fnUntraced(function*(
 ) {
   const { writer } = record.kernel
   const started = writer.now()
-  const within = options.startTimeout === undefined ? Infinity : Duration.toMillis(options.startTimeout)
+  const within = millisOf("a routine's startTimeout", options.startTimeout ?? Infinity)
   const waited = yield* Effect.exit(restore(Effect.timeoutOption(record.readyOrEnded, within)))
   if (record.isReady && Exit.isSuccess(waited)) return record
   record.observed = true
-  yield* record.stop(Shutdown.limits({}, writer.now())) ?? Effect.void
+  yield* record.stop({ ...unbounded, by: because("not_ready", record.owner) }) ?? Effect.void
   if (Exit.isFailure(waited)) return yield* Effect.failCause(waited.cause)
   const reason = Option.isSome(waited.value) ? "ended" : "timeout"
   return yield* new NotReady({ path: path(record), reason, waitedMillis: Math.round(writer.now() - started) })
@@ -306,14 +348,19 @@ const untilReady = Effect.fnUntraced(function*(
 
 const make = Effect.fnUntraced(function*(options: OrchestratorOptions) {
   const context = yield* Effect.context<never>()
-  const kernel = new Kernel(options.name ?? "orchestra", Context.omit(Scope.Scope)(context) as Context.Context<never>)
+  const kernel = new Kernel(
+    options.name ?? "orchestra",
+    Context.omit(Scope.Scope)(context) as Context.Context<never>,
+    options
+  )
+  if (kernel.forkSites) yield* keepForkSites
   let running: Deferred.Deferred<Shutdown.ShutdownReport> | undefined = undefined
 
-  const stopAll = Effect.fnUntraced(function*(budget: Shutdown.ShutdownBudget) {
+  const stopAll = Effect.fnUntraced(function*(budget: Shutdown.ShutdownBudget, by: Context.Context<never>) {
     const { writer } = kernel
     const started = writer.now()
     const before = routines(kernel).length
-    const limits = Shutdown.limits(budget, started)
+    const limits = Shutdown.limits(budget, started, by)
     const stop = kernel.stopping = new Stopping(writer)
     const roots = Array.from(kernel.children ?? []).reverse()
     for (let i = 0; i < roots.length; i++) {
@@ -334,20 +381,26 @@ const make = Effect.fnUntraced(function*(options: OrchestratorOptions) {
       stuck: left.map((record) => {
         const { forkSite, lastBeat, path } = record.snapshot()
         const phase = record.isFinal ? "abandon" as const : "interrupt" as const
-        return { path, phase, waitedMillis: record.stopping ? now - record.stoppingSince : 0, lastBeat, forkSite }
+        return {
+          path,
+          phase,
+          waitedMillis: record.askedAt === undefined ? 0 : now - record.askedAt,
+          lastBeat,
+          forkSite
+        }
       }),
       failures: stop.failures
     }
   }, Effect.uninterruptible)
 
-  const shutdown = (budget: Shutdown.ShutdownBudget = options.shutdown ?? {}) =>
-    Effect.suspend(() => {
+  const shutdown = (budget: Shutdown.ShutdownBudget = options.shutdown ?? {}, reason = "shutdown") =>
+    Effect.withFiber((fiber): Effect.Effect<Shutdown.ShutdownReport> => {
       if (running !== undefined) return Deferred.await(running)
       const deferred = Deferred.makeUnsafe<Shutdown.ShutdownReport>()
       running = deferred
       kernel.closing = "closing"
       kernel.move("stopping")
-      return stopAll(budget).pipe(
+      return stopAll(budget, because(reason, fiber.getRef(Current) ?? kernel)).pipe(
         Effect.onExit((exit) =>
           Effect.sync(() => {
             if (Exit.isSuccess(exit) && exit.value.clean) {
@@ -378,6 +431,12 @@ const make = Effect.fnUntraced(function*(options: OrchestratorOptions) {
     list: Effect.sync(() => routines(kernel).map((record) => record.snapshot())),
     tree: Effect.sync(() => tree(kernel)),
     snapshot: Effect.sync(() => [kernel, ...descendants(kernel)].map((node) => node.snapshot())),
+    history: Effect.sync(() => kernel.history.ended.all.map((ended) => ended.snapshot())),
+    printStats: Effect.suspend(() =>
+      Console.log(
+        formatStats(routines(kernel).map((record) => ({ routine: record.snapshot(), stats: record.stats() })))
+      )
+    ),
     stats: Effect.sync(() => kernel.stats()),
     events: kernel.bus.stream,
     instrument: (hook) =>
@@ -386,7 +445,10 @@ const make = Effect.fnUntraced(function*(options: OrchestratorOptions) {
         (remove) => Effect.sync(remove)
       )),
     fatal: Deferred.await(kernel.failed),
-    interruptAll: (budget) => stopAll(budget ?? options.shutdown ?? {}),
+    interruptAll: (budget, reason = "shutdown") =>
+      Effect.withFiber((fiber) =>
+        stopAll(budget ?? options.shutdown ?? {}, because(reason, fiber.getRef(Current) ?? kernel))
+      ),
     shutdown,
     shutdownProgress: Effect.sync(() => ({ phase: kernel.stopping?.phase, remaining: routines(kernel).length }))
   })

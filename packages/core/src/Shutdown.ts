@@ -24,9 +24,10 @@
  *
  * @since 0.1.0
  */
-import * as Duration from "effect/Duration"
+import type * as Context from "effect/Context"
+import type * as Duration from "effect/Duration"
 import * as Schema from "effect/Schema"
-import { type StopLimits, unbounded } from "./Kernel.ts"
+import { millisOf, type StopLimits, unbounded } from "./Kernel.ts"
 
 /**
  * How long a shutdown may take: `grace` for those who asked to drain, then `interrupt` for the rest. Both default to
@@ -79,15 +80,15 @@ export const ShutdownReport = Schema.Struct({
 export type ShutdownReport = typeof ShutdownReport.Type
 
 /**
- * The budget in milliseconds, with its defaults, from the monotonic time `now`.
+ * The budget in milliseconds, with its defaults, from the monotonic time `now`; `by` annotates the interruptions.
  *
  * @category getters
  * @since 0.1.0
  */
-export const limits = (budget: ShutdownBudget, now: number): StopLimits => {
-  const grace = Duration.toMillis(budget.grace ?? unbounded.grace)
-  const interrupt = Duration.toMillis(budget.interrupt ?? unbounded.interrupt)
-  return { grace, interrupt, deadline: now + grace + interrupt }
+export const limits = (budget: ShutdownBudget, now: number, by?: Context.Context<never>): StopLimits => {
+  const grace = millisOf("the grace of a shutdown", budget.grace ?? unbounded.grace)
+  const interrupt = millisOf("the interrupt of a shutdown", budget.interrupt ?? unbounded.interrupt)
+  return { grace, interrupt, deadline: now + grace + interrupt, by }
 }
 
 /**
@@ -98,7 +99,9 @@ export const limits = (budget: ShutdownBudget, now: number): StopLimits => {
  */
 export const format = (report: ShutdownReport): string => {
   const head = `stopped ${report.stopped} in ${Math.round(report.durationMillis)} ms`
-  const stuck = report.stuck.map((entry) => `  stuck: ${entry.path}, waited ${Math.round(entry.waitedMillis)} ms`)
+  const stuck = report.stuck.map(({ forkSite, path, waitedMillis }) =>
+    `  stuck: ${path}, waited ${Math.round(waitedMillis)} ms${forkSite === null ? "" : `, forked ${forkSite}`}`
+  )
   const failures = report.failures.map((entry) => `  failed: ${entry.path}: ${entry.message}`)
   return [report.clean ? head : `${head}, ${report.stuck.length} left running`, ...stuck, ...failures].join("\n")
 }

@@ -42,8 +42,8 @@ const nodeFields = {
 /**
  * A routine. `startedAt` is when its present run began (wall clock milliseconds); `incarnation` counts its runs from 1,
  * `restarts` those that followed a failed or ended one; `supervisor` is the path of the supervisor that keeps it,
- * `nextStartAt` when a backoff ends. `lastBeat` is when its run was last seen to beat, as coarse as the check of its
- * idle timeout, and null without one; `info` is what its run said with `Routine.readyWith`; `forkSite` is the line that
+ * `nextStartAt` when a backoff ends. `lastBeat` is when its present run was last seen to beat, as coarse as whoever
+ * looks (its idle timeout, a reader), and null before the first; `info` is what its run said with `Routine.readyWith`; `forkSite` is the line that
  * forked it, where the orchestrator keeps them.
  *
  * @category models
@@ -67,6 +67,25 @@ export const RoutineSnapshot = Schema.Struct({
 
 /** @since 0.1.0 */
 export type RoutineSnapshot = typeof RoutineSnapshot.Type
+
+/**
+ * How a routine spends its present run, in milliseconds: how long it runs, how long ago it last beat (or started), how
+ * long its fibers were busy by their own word, and how long they waited for messages or for room. What is going on
+ * counts. Several fibers at once add up, as fiber-seconds do. `queue` sums over the mailboxes that belong to it.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export const RoutineStats = Schema.Struct({
+  uptimeMillis: Schema.Finite,
+  idleMillis: Schema.Finite,
+  busyMillis: Schema.Finite,
+  blockedMillis: Schema.Finite,
+  queue: Schema.Struct({ length: Schema.Int, capacity: Schema.Int, bytes: Schema.Int })
+})
+
+/** @since 0.1.0 */
+export type RoutineStats = typeof RoutineStats.Type
 
 /**
  * How much of its restart intensity a supervisor has used: `used` restarts of `max` within the last `periodMillis`.
@@ -262,3 +281,40 @@ export interface TemplateStats {
   readonly starts: number
   readonly restarts: number
 }
+
+/**
+ * One line for each routine, under a line of titles, in columns. Durations over an hour in whole seconds, else in
+ * milliseconds; `BUSY%` is the share of its uptime.
+ *
+ * @category getters
+ * @since 0.1.0
+ */
+export const formatStats = (
+  rows: ReadonlyArray<{ readonly routine: RoutineSnapshot; readonly stats: RoutineStats }>
+): string => {
+  const titles = "ID PATH STATE HEALTH UPTIME IDLE BUSY% BUSY BLOCKED Q(LEN/CAP) Q(BYTES) RESTARTS ERR".split(" ")
+  const lines = rows.map(({ routine, stats: { blockedMillis, busyMillis, idleMillis, queue, uptimeMillis } }) => [
+    routine.id,
+    routine.path,
+    routine.state,
+    routine.health,
+    shownDuration(uptimeMillis),
+    shownDuration(idleMillis),
+    uptimeMillis === 0 ? "0" : (100 * busyMillis / uptimeMillis).toFixed(0),
+    shownDuration(busyMillis),
+    shownDuration(blockedMillis),
+    `${queue.length}/${queue.capacity}`,
+    `${queue.bytes}`,
+    `${routine.restarts}`,
+    routine.lastExit?.message?.split("\n", 1)[0] ?? "-"
+  ])
+  const widths = titles.map((title, column) =>
+    Math.max(title.length, ...lines.map((line) => line[column]?.length ?? 0))
+  )
+  const row = (cells: ReadonlyArray<string>) =>
+    cells.map((cell, column) => cell.padEnd(widths[column] ?? 0)).join("  ").trimEnd()
+  return [titles, ...lines].map(row).join("\n")
+}
+
+const shownDuration = (millis: number): string =>
+  millis > 3_600_000 ? `${Math.round(millis / 1000)}s` : `${Math.round(millis)}ms`

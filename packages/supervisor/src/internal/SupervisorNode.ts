@@ -19,7 +19,8 @@ import {
   unbounded
 } from "@effect-orchestra/core/Kernel"
 import { Orchestrator } from "@effect-orchestra/core/Orchestrator"
-import { Current, type Keeper, ready, reasonOf, RoutineRecord, withoutSpan } from "@effect-orchestra/core/Routine"
+import { ready } from "@effect-orchestra/core/Routine"
+import { Current, type Keeper, RoutineRecord, withoutSpan } from "@effect-orchestra/core/RoutineRecord"
 import type { SupervisorSnapshot } from "@effect-orchestra/core/Snapshot"
 import { Waiters, waitFor } from "@effect-orchestra/core/Writer"
 import * as Cause from "effect/Cause"
@@ -139,7 +140,6 @@ class SupervisorNode extends Node implements SupervisorRef, Keeper {
   readonly [RefTypeId] = RefTypeId
   readonly kind = "supervisor"
   readonly kernel: Kernel
-  override readonly transparent: boolean
   readonly incarnation = 1
   readonly spec: Supervisor<unknown, unknown>
   private readonly parent: RoutineRecord | undefined
@@ -167,7 +167,6 @@ class SupervisorNode extends Node implements SupervisorRef, Keeper {
     super(kernel.nextId(), spec.name, parent ?? kernel)
     this.kernel = kernel
     this.parent = parent
-    this.transparent = parent?.keeper instanceof SupervisorNode && parent.name === spec.name
     this.spec = spec
     this.escalates = escalates
     // A child builds its layers with a memo map of its own, whatever the supervisor itself is built with.
@@ -233,7 +232,7 @@ class SupervisorNode extends Node implements SupervisorRef, Keeper {
     const restart = slot.child.body._tag === "Layer" ? "permanent" : slot.child.options.restart ?? "permanent"
     if (decide(restart, classify(exit)) === "stop") {
       slot.wanted = false
-      return this.decided(slot, "stop", reasonOf(exit))
+      return this.decided(slot, "stop", slot.record.reason(exit))
     }
     this.failed.set(slot, exit)
     // Under a group strategy whatever fails in the same turn is one failure, that of the earliest.
@@ -277,15 +276,15 @@ class SupervisorNode extends Node implements SupervisorRef, Keeper {
     const pick = (indices: ReadonlyArray<number>) =>
       [...this.slots.values()].filter((other) => other.wanted && indices.includes(other.index))
     const start = pick(planned.start)
-    for (const other of start) other.reason = other === slot ? reasonOf(exit) : "sibling"
+    for (const other of start) other.reason = other === slot ? slot.record.reason(exit) : "sibling"
     slot.lastExit = exit
-    this.decided(slot, start.length > 1 ? "restart_group" : "restart", reasonOf(exit))
+    this.decided(slot, start.length > 1 ? "restart_group" : "restart", slot.record.reason(exit))
     this.open({ stop: pick(planned.stop).reverse(), start, offender: slot }, until)
   }
 
   private giveUp(slot: Slot, exit: Exit.Exit<unknown, unknown>): void {
     const { bus } = this.kernel
-    this.decided(slot, this.parent === undefined ? "give_up" : "escalate", reasonOf(exit))
+    this.decided(slot, this.parent === undefined ? "give_up" : "escalate", slot.record.reason(exit))
     const attempts = slot.record.incarnation
     if (bus.observed) bus.emit("GaveUp", this, { child: slot.child.id, attempts })
     this.gaveUp = new RestartIntensityReached({
@@ -388,7 +387,7 @@ class SupervisorNode extends Node implements SupervisorRef, Keeper {
     }
     round.until = writer.now() + delay
     for (const { record } of round.start) {
-      record.nextStartAt = round.until
+      record.past.nextStartAt = round.until
       if (record.scope === undefined) record.move("backoff")
       if (bus.observed) bus.emit("BackoffStarted", record, { delayMillis: delay, attempt: record.incarnation + 1 })
     }
@@ -463,7 +462,7 @@ class SupervisorNode extends Node implements SupervisorRef, Keeper {
 
   private restarted({ reason, record }: Slot, delayMillis: number): void {
     const { bus } = this.kernel
-    record.restarts++
+    record.past.restarts++
     record.template.restarts++
     if (bus.observed) bus.emit("Restarted", record, { supervisor: this.name, reason, delayMillis })
   }
@@ -482,6 +481,11 @@ class SupervisorNode extends Node implements SupervisorRef, Keeper {
   }
 
   // -- stopping --
+
+  /** The supervisor that is the child of another lives at that child's path. */
+  override get transparent(): boolean {
+    return this.parent?.keeper instanceof SupervisorNode && this.parent.name === this.name
+  }
 
   stop(limits: StopLimits): Effect.Effect<void> | undefined {
     if (!this.isEnded) this.submit(() => this.shutDown(limits))
