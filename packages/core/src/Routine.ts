@@ -281,7 +281,8 @@ export const busy = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, 
  */
 export const addBusy = (duration: Duration.Input): Effect.Effect<void> =>
   Effect.withFiber((fiber) => {
-    fiber.getRef(Current)?.busy.add(millisOf("busy time", duration))
+    const millis = millisOf("busy time", duration)
+    fiber.getRef(Current)?.busy.add(millis)
     return Effect.void
   })
 

@@ -129,6 +129,7 @@ export class RoutineRecord extends Node implements Routine<never, never>, Scope.
   stopping = false
   /** Whether it ignored its interruption past its bound. */
   stuck = false
+  private wasInterrupted = false
   /** Whether somebody looks at how it ends; else a failure is logged. */
   observed: boolean
   /** Whether the failure of a routine forked into the scope of this run fails the run. */
@@ -219,6 +220,7 @@ export class RoutineRecord extends Node implements Routine<never, never>, Scope.
     this.isReady = false
     this.stopping = false
     this.stuck = false
+    this.wasInterrupted = false
     this.imposed = undefined
     this.seenVitals = undefined
     this.linkForks = options.linkForks === true
@@ -308,7 +310,9 @@ export class RoutineRecord extends Node implements Routine<never, never>, Scope.
     this.finish(exit, finalStates[reason], now)
     this.kernel.history.ended.push(new EndedRoutine(this, exit, reason, this.seenPast))
     this.kernel.remove(this)
-    if (!this.observed && failed(exit)) this.kernel.writer.nextTurn({ run: () => this.report(exit.cause) })
+    if (!this.observed && Exit.isFailure(exit) && reason !== "interrupted") {
+      this.kernel.writer.nextTurn({ run: () => this.report(exit.cause) })
+    }
   }
 
   /** No longer waits for a run that ignores its interruption. It stays listed until it ends. */
@@ -379,6 +383,7 @@ export class RoutineRecord extends Node implements Routine<never, never>, Scope.
   }
 
   interruptRun(by?: Context.Context<never>): void {
+    this.wasInterrupted = true
     this.fiber?.interruptUnsafe(undefined, by)
   }
 
@@ -432,7 +437,15 @@ export class RoutineRecord extends Node implements Routine<never, never>, Scope.
       this.kernel.stopping?.enter("interrupt")
       return this.interruptWithin(limits, missed) ?? Effect.void
     })
-    return asked === undefined ? this.interruptWithin(limits, missed) : Effect.andThen(asked, interrupted)
+    const ended = asked === undefined ? this.interruptWithin(limits, missed) : Effect.andThen(asked, interrupted)
+    return ended === undefined ? undefined : Effect.andThen(ended, Effect.suspend(() => this.stopBelow(limits)))
+  }
+
+  /** Who abandons a routine stops what lives below it, which its own end would have stopped. */
+  private stopBelow(limits: StopLimits): Effect.Effect<void> {
+    if (!this.isFinal || this.scope === undefined) return Effect.void
+    const stops = Array.from(this.children ?? [], (child) => child.stop({ ...limits, grace: 0 }) ?? Effect.void)
+    return Effect.all(stops, { concurrency: "unbounded", discard: true })
   }
 
   /** Runs the drains, and waits for a run that watches `stopRequested`; undefined when there is neither. */
@@ -481,10 +494,15 @@ export class RoutineRecord extends Node implements Routine<never, never>, Scope.
     })
   }
 
-  /** Why a run, or the routine, ended. */
+  /**
+   * Why a run, or the routine, ended. An interruption that nobody asked of it (it joined a fiber that was interrupted)
+   * is a failure like any other.
+   */
   reason(exit: Exit.Exit<unknown, unknown>): ExitReason {
     if (this.status === "abandoned") return "abandoned"
-    return Exit.isFailure(exit) ? this.imposed?.reason ?? reasonOf(exit) : "success"
+    if (Exit.isSuccess(exit)) return "success"
+    const reason = this.imposed?.reason ?? reasonOf(exit)
+    return reason === "interrupted" && !this.wasInterrupted && this.incarnation > 0 ? "failure" : reason
   }
 
   get health(): Health {

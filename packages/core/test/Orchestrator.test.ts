@@ -1,4 +1,4 @@
-import { type Event, Orchestrator, Routine, Shutdown, Snapshot } from "@effect-orchestra/core"
+import { type Event, Orchestrator, Routine, Snapshot } from "@effect-orchestra/core"
 import { assert, describe, it } from "@effect/vitest"
 import { Deferred, Effect, Exit, Fiber, Layer, Logger, Option, Schema, Scope, Stream } from "effect"
 import { TestClock } from "effect/testing"
@@ -173,85 +173,6 @@ describe("Orchestrator", () => {
         const own = seen.filter((event) => event._tag !== "ListenerDropped").length
         assert.isTrue(lost > 0)
         assert.strictEqual(own + lost, 4000)
-      })))
-  })
-
-  describe("shutdown", () => {
-    it.effect("stops the roots in reverse order, each awaited before the next", () =>
-      provided(Effect.gen(function*() {
-        const log: Array<string> = []
-        for (const name of ["a", "b", "c"]) {
-          yield* Orchestrator.fork(
-            Effect.never.pipe(Effect.onInterrupt(() =>
-              Effect.andThen(
-                Effect.sync(() => log.push(`stopping ${name}`)),
-                Effect.andThen(
-                  Effect.yieldNow,
-                  Effect.sync(() => log.push(`gone ${name}`))
-                )
-              )
-            )),
-            { name }
-          )
-        }
-        const report = yield* Orchestrator.shutdown()
-        assert.deepStrictEqual(log, ["stopping c", "gone c", "stopping b", "gone b", "stopping a", "gone a"])
-        assert.deepStrictEqual([report.clean, report.stopped, report.stuck], [true, 3, []])
-      })))
-
-    it.effect("of nothing, with no budget, is clean at once", () =>
-      provided(Effect.gen(function*() {
-        const report = yield* Orchestrator.shutdown({ grace: 0, interrupt: 0 })
-        assert.deepStrictEqual([report.clean, report.stopped], [true, 0])
-      })))
-
-    it.effect("returns within its budget and names who is stuck; called again when that has ended, it is clean", () =>
-      provided(Effect.gen(function*() {
-        yield* Orchestrator.fork(Effect.uninterruptible(Effect.sleep("1 minute")), { name: "deaf" })
-        const first = yield* Effect.forkChild(Orchestrator.shutdown({ grace: "1 second", interrupt: "2 seconds" }), {
-          startImmediately: true
-        })
-        const second = yield* Effect.forkChild(Orchestrator.shutdown(), { startImmediately: true })
-        yield* TestClock.adjust("2 seconds")
-        const report = yield* Fiber.join(first)
-        assert.isFalse(report.clean)
-        assert.deepStrictEqual(report.phases, [{ phase: "ask", durationMillis: 0 }, {
-          phase: "interrupt",
-          durationMillis: 2000
-        }])
-        assert.deepStrictEqual(report.stuck, [{
-          path: "/orchestra/deaf",
-          phase: "abandon",
-          waitedMillis: 2000,
-          lastBeat: null,
-          forkSite: null
-        }])
-        assert.strictEqual(yield* Fiber.join(second), report)
-        assert.include(Shutdown.format(report), "stuck: /orchestra/deaf, waited 2000 ms")
-        yield* TestClock.adjust("1 minute")
-        assert.isTrue((yield* Orchestrator.shutdown()).clean)
-      })))
-
-    it.effect("names what failed while it was being stopped", () =>
-      provided(Effect.gen(function*() {
-        yield* Orchestrator.fork(Effect.ensuring(Effect.never, Effect.die(new Error("late"))), { name: "a" })
-        const report = yield* Orchestrator.shutdown()
-        assert.deepStrictEqual(report.failures, [{ path: "/orchestra/a", message: "late" }])
-      })))
-
-    it.effect("closing the layer shuts down", () =>
-      Effect.gen(function*() {
-        let gone = false
-        yield* provided(Orchestrator.fork(Effect.ensuring(Effect.never, Effect.sync(() => gone = true))))
-        assert.isTrue(gone)
-      }))
-
-    it.effect("interruptAll stops everything and leaves the orchestrator open", () =>
-      provided(Effect.gen(function*() {
-        yield* Orchestrator.fork(Effect.never)
-        assert.isTrue((yield* Orchestrator.interruptAll()).clean)
-        yield* Orchestrator.fork(Effect.never)
-        assert.strictEqual((yield* Orchestrator.list).length, 1)
       })))
   })
 })

@@ -37,18 +37,6 @@ describe("Routine", () => {
         assert.strictEqual(yield* Fiber.join(second), 7)
       })))
 
-    it.effect("a chain of 20,000 routines, each waiting for the one before, does not overflow the stack", () =>
-      provided(Effect.gen(function*() {
-        const gate = yield* Deferred.make<number>()
-        let last: Routine.Routine<number> = yield* Orchestrator.fork(Deferred.await(gate))
-        for (let i = 0; i < 20_000; i++) {
-          const before = last
-          last = yield* Orchestrator.fork(Routine.join(before))
-        }
-        yield* Deferred.succeed(gate, 7)
-        assert.strictEqual(yield* Routine.join(last), 7)
-      })))
-
     it.effect("a nest of 2,000 routines that start at once does not overflow the stack", () =>
       provided(Effect.gen(function*() {
         const nest = (depth: number): Effect.Effect<number, unknown, Orchestrator> =>

@@ -12,6 +12,8 @@ interface Run {
   readonly startedAt: number | undefined
 }
 
+const foreign = "ended by an interruption that was not its own"
+
 export const runExit = (run: Run, reason: ExitReason, exit: Exit.Exit<unknown, unknown>, at: number): RunExit => {
   const error = Exit.isFailure(exit) ? errorOf(exit.cause) : undefined
   return {
@@ -19,8 +21,8 @@ export const runExit = (run: Run, reason: ExitReason, exit: Exit.Exit<unknown, u
     at: run.kernel.writer.shown(at),
     reason,
     ranMillis: run.startedAt === undefined ? 0 : Math.round((at - run.startedAt) * 1000) / 1000,
-    errorType: error === undefined ? null : errorType(error.value),
-    message: error === undefined ? null : errorMessage(error.value),
+    errorType: error !== undefined ? errorType(error.value) : reason === "failure" ? "Interrupted" : null,
+    message: error !== undefined ? errorMessage(error.value) : reason === "failure" ? foreign : null,
     cancelledBy: Exit.isFailure(exit) ? cancelledBy(Cause.annotations(exit.cause)) : null
   }
 }
