@@ -106,9 +106,9 @@ const main = <A, E>(program: Effect.Effect<A, E, Orchestrator>, options: RunOpti
   }).pipe(Effect.provide(options.orchestrator ?? Orchestrator.layer), Effect.tapCause(report))
 
   Runtime.makeRunMain(({ fiber, teardown }) => {
-    const stop = Effect.gen(function*() {
+    const stop = Effect.fnUntraced(function*(signal: Signal) {
       const started = process.uptime()
-      const report = yield* orchestrator?.shutdown({ grace: grace / 2, interrupt: grace / 2 }) ??
+      const report = yield* orchestrator?.shutdown({ grace: grace / 2, interrupt: grace / 2 }, signal) ??
         Effect.succeed(undefined)
       if (report !== undefined && !report.clean) yield* Console.error(Shutdown.format(report))
       fiber.interruptUnsafe()
@@ -121,7 +121,7 @@ const main = <A, E>(program: Effect.Effect<A, E, Orchestrator>, options: RunOpti
     const onSignal = (signal: Signal) => {
       if (first === undefined) {
         first = { signal, at: process.uptime() }
-        Effect.runFork(stop)
+        Effect.runFork(stop(signal))
       } else if (signal !== first.signal || process.uptime() - first.at > 0.2) {
         process.exit(exitCodes[signal])
       }
