@@ -289,6 +289,10 @@ const itemText = (row, below, as) => {
       return runText(row)
     case "group":
       return `${row.active} of ${row.concurrency ?? "∞"} at work`
+    case "mailbox":
+      return `mailbox of ${plural(row.stats.capacity, "message")}`
+    case "topic":
+      return `${row.delivery} topic, ${plural(row.subscribers, "subscriber")}`
     default:
       return plural(below, "routine")
   }

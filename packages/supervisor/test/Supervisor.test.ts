@@ -820,6 +820,39 @@ describe("Supervisor", () => {
     )
   })
 
+  describe("a child", () => {
+    it.effect(
+      "remembers how its last 50 runs ended; a sibling remembers on whose behalf it was stopped",
+      test(() =>
+        Effect.gen(function*() {
+          const handles = new Map<string, Routine.Routine<unknown, unknown>>()
+          const remember = (id: string) =>
+            Effect.map(Routine.current, (routine) => {
+              if (Option.isSome(routine)) handles.set(id, routine.value)
+            })
+          let runs = 0
+          const fails = Effect.suspend(() => ++runs <= 60 ? Effect.fail(`run ${runs}`) : Effect.never)
+          const spec = Supervisor.make({
+            name: "app",
+            strategy: "rest_for_one",
+            intensity: 100,
+            children: [
+              Child.make("a", Effect.andThen(remember("a"), Effect.andThen(Effect.yieldNow, fails))),
+              Child.make("b", Effect.andThen(remember("b"), Effect.never))
+            ]
+          })
+          yield* Supervisor.start(spec)
+          while (runs <= 60) yield* Effect.yieldNow
+          const attempts = (id: string) => Routine.attempts(handles.get(id) ?? assert.fail(id))
+          const own = yield* attempts("a")
+          assert.deepStrictEqual([own.length, own[0]?.message, own.at(-1)?.message], [50, "run 11", "run 60"])
+          const siblings = yield* attempts("b")
+          assert.deepStrictEqual(siblings.at(-1)?.cancelledBy, { reason: "restart", requester: "/orchestra/app" })
+        })
+      )
+    )
+  })
+
   describe("make", () => {
     it("names a wrong constant", () => {
       const children = [Child.make("a", Effect.void)]
