@@ -113,7 +113,8 @@ export type Health = typeof Health.Type
 /**
  * Why a run was interrupted, and the path of the node whose code asked for it; null when that was no node of the tree.
  * Ours are `"stopped"`, `"interrupted"`, `"shutdown"`, `"deadline"`, `"idle_timeout"`, `"sibling_failed"`,
- * `"not_needed"` and `"restart"`; whoever stops a routine may give another.
+ * `"not_needed"`, `"body_ended"`, `"cancelled"`, `"scope_closed"`, `"not_ready"` and `"restart"`; whoever stops a routine
+ * may give another.
  *
  * @category models
  * @since 0.1.0

@@ -218,6 +218,23 @@ describe("shutdown", () => {
       assert.deepStrictEqual(events, ["StopRequested", "Exited", "Stopped"])
     }).pipe(Effect.scoped, provided))
 
+  it.effect("no bound of a routine's own goes past what is left of the budget", () =>
+    Effect.gen(function*() {
+      const deaf = Effect.uninterruptible(Effect.sleep("1 day"))
+      yield* Orchestrator.fork(deaf, { name: "first", shutdown: "1 hour" })
+      yield* Orchestrator.fork(deaf, { name: "last", shutdown: "1500 millis" })
+      const stopping = yield* Effect.forkChild(Orchestrator.shutdown({ grace: 0, interrupt: "2 seconds" }), {
+        startImmediately: true
+      })
+      yield* TestClock.adjust("2 seconds")
+      const report = yield* Fiber.join(stopping)
+      assert.deepStrictEqual(report.stuck.map(({ path, waitedMillis }) => [path, waitedMillis]), [
+        ["/orchestra/first", 500],
+        ["/orchestra/last", 2000]
+      ])
+      yield* TestClock.adjust("1 day")
+    }).pipe(provided))
+
   it.effect("a negative budget is a defect that names it", () =>
     Effect.gen(function*() {
       for (const [budget, got] of [[{ grace: -1 }, "-1"], [{ interrupt: "-3 seconds" }, "-3 seconds"]] as const) {
