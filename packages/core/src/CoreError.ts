@@ -17,6 +17,7 @@
  *
  * @since 0.1.0
  */
+import type * as Cause from "effect/Cause"
 import * as Schema from "effect/Schema"
 
 /**
@@ -140,5 +141,85 @@ export class AskTimeout extends Schema.TaggedError<AskTimeout>()("AskTimeout", {
 }) {
   override get message(): string {
     return `nobody answered a question to ${this.mailbox} within ${this.waitedMillis} ms`
+  }
+}
+
+/**
+ * The group has ended or its scope is closed: it takes no task.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class GroupClosed extends Schema.TaggedError<GroupClosed>()("GroupClosed", { group: Schema.String }) {
+  override get message(): string {
+    return `group ${this.group} has ended: it takes no task`
+  }
+}
+
+const failures = Schema.Array(Schema.Cause(Schema.Defect(), Schema.Defect()))
+
+/**
+ * No task of the group succeeded. `failures` are their causes, in the order they were forked.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class NoSuccess<out E = unknown> extends Schema.TaggedError<NoSuccess>()("NoSuccess", {
+  group: Schema.String,
+  failures
+}) {
+  declare readonly failures: ReadonlyArray<Cause.Cause<E>>
+  override get message(): string {
+    return `none of ${this.failures.length} tasks of group ${this.group} succeeded`
+  }
+}
+
+/**
+ * Too few tasks of the group are left for `needed` of them to succeed: `reached` did. `failures` are the causes of those
+ * that failed, in the order they were forked.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class QuorumUnreachable<out E = unknown> extends Schema.TaggedError<QuorumUnreachable>()("QuorumUnreachable", {
+  group: Schema.String,
+  needed: Schema.Int,
+  reached: Schema.Int,
+  failures
+}) {
+  declare readonly failures: ReadonlyArray<Cause.Cause<E>>
+  override get message(): string {
+    return `group ${this.group} cannot reach ${this.needed} successes any more: ${this.reached} of its tasks succeeded`
+  }
+}
+
+/**
+ * A question was dropped, or its handler failed: nobody will answer it.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class Unanswered extends Schema.TaggedError<Unanswered>()("Unanswered", {
+  mailbox: Schema.String,
+  reason: Schema.Literals(["dropped", "failed"])
+}) {
+  override get message(): string {
+    return this.reason === "dropped"
+      ? `mailbox ${this.mailbox} dropped a question`
+      : `a question to ${this.mailbox} failed its handler`
+  }
+}
+
+/**
+ * The scope of the bus is closed: nothing is published or subscribed any more.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class BusClosed extends Schema.TaggedError<BusClosed>()("BusClosed", {
+  bus: Schema.String
+}) {
+  override get message(): string {
+    return `bus ${this.bus} is closed`
   }
 }

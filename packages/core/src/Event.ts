@@ -179,7 +179,7 @@ export const Abandoned = Schema.TaggedStruct("Abandoned", { ...baseFields, waite
 /** An abandoned routine ended after all. Its state stays `abandoned`; it is no longer listed. */
 export const EndedLate = Schema.TaggedStruct("EndedLate", { ...baseFields, waitedMillis: Schema.Finite })
 
-/** A mailbox became full. It is told once until it has had room again, not for every message. */
+/** A mailbox became full. It is told again only when it has been half empty meanwhile, not for every message. */
 export const MailboxFull = Schema.TaggedStruct("MailboxFull", { ...baseFields, capacity: Schema.Int })
 
 /** A slow listener of the event stream lost `dropped` events since the last one it saw. */

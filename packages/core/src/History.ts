@@ -27,7 +27,7 @@ import type { RoutineSnapshot } from "./Snapshot.ts"
  * @since 0.1.0
  */
 export class Ring<A> {
-  private readonly limit: number
+  readonly limit: number
   private readonly items: Array<A> = []
   private next = 0
 
@@ -38,9 +38,10 @@ export class Ring<A> {
   /** Returns what it had to forget. */
   push(item: A): A | undefined {
     if (this.limit === 0) return item
-    const { [this.next]: forgotten } = this.items
-    this.items[this.next] = item
-    this.next = (this.next + 1) % this.limit
+    const { items, next } = this
+    const { [next]: forgotten } = items
+    items[next] = item
+    this.next = next + 1 === this.limit ? 0 : next + 1
     return forgotten
   }
 

@@ -143,8 +143,8 @@ const rememberedNames = 1000
 
 /** The live children of a node, in the order they came, and who holds which bare name. */
 class Children implements Iterable<Node> {
-  private first: Node | undefined = undefined
-  private last: Node | undefined = undefined
+  first: Node | undefined = undefined
+  last: Node | undefined = undefined
   private readonly holders = new Map<string, Holder>()
   private remembered = rememberedNames
 
@@ -349,6 +349,8 @@ export class Kernel extends Node {
   readonly templates = new Map<string, Template>()
   private readonly overflow = new Template("_OTHER")
   private ids = 0
+  /** How many routines are listed. */
+  routines = 0
   status: State = "running"
   /** Whether it takes routines. */
   closing: "open" | "closing" | "closed" = "open"
@@ -404,6 +406,7 @@ export class Kernel extends Node {
 
   add(node: Node): void {
     this.index?.set(node.number, node)
+    if (node.kind === "routine") this.routines++
     const owner = node.owner ?? this
     ;(owner.children ??= new Children()).add(node)
   }
@@ -413,6 +416,7 @@ export class Kernel extends Node {
     node.left = node.children !== undefined && !node.children.isEmpty
     if (node.left) return
     this.index?.delete(node.number)
+    if (node.kind === "routine") this.routines--
     const owner = node.owner ?? this
     owner.children?.delete(node)
     if (owner.left) this.remove(owner)

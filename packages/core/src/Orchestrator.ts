@@ -260,16 +260,19 @@ export class Orchestrator extends Context.Service<Orchestrator, {
 }
 
 /**
- * The kernel of the orchestrator in this context. Without one, a kernel of its own for what is made now: it works the
- * same and is listed nowhere.
+ * The kernel of the orchestrator in this context, or of the routine that runs in it. Without either it is `around`, or a
+ * kernel of its own for what is made now: it works the same and is listed nowhere.
  *
  * @stability unstable
  * @category getters
  * @since 0.1.0
  */
-export const kernelOf = (context: Context.Context<never>, name: string): Kernel =>
+export const kernelOf = (context: Context.Context<never>, name: string, around?: Kernel): Kernel =>
   Context.getOrUndefined(context as Context.Context<Orchestrator>, Orchestrator)?.kernel ??
-    new Kernel(name, Context.omit(Scope.Scope)(context) as Context.Context<never>)
+    Context.get(context, Current)?.kernel ??
+    around ??
+    // Nobody could look at its history.
+    new Kernel(name, Context.omit(Scope.Scope)(context) as Context.Context<never>, { history: 0 })
 
 /** What the effect requires stands in the context that it is forked with. */
 const provided = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E> => effect as Effect.Effect<A, E>
@@ -359,14 +362,16 @@ const make = Effect.fnUntraced(function*(options: OrchestratorOptions) {
   const stopAll = Effect.fnUntraced(function*(budget: Shutdown.ShutdownBudget, by: Context.Context<never>) {
     const { writer } = kernel
     const started = writer.now()
-    const before = routines(kernel).length
+    const before = kernel.routines
     const limits = Shutdown.limits(budget, started, by)
     const stop = kernel.stopping = new Stopping(writer)
-    const roots = Array.from(kernel.children ?? []).reverse()
+    const roots: Array<Node> = []
+    for (let node = kernel.children?.last; node !== undefined; node = node.previous) roots.push(node)
+    // A hundred thousand are stopped in slices, this one included, so that the process still answers meanwhile.
+    if (roots.length > 1000) yield* Effect.yieldNow
     for (let i = 0; i < roots.length; i++) {
       const stopping = roots[i]?.stop(limits)
       if (stopping !== undefined) yield* stopping
-      // A hundred thousand routines are stopped in slices, so that the process still answers meanwhile.
       else if (i % 1000 === 999) yield* Effect.yieldNow
     }
     const left = routines(kernel)
@@ -450,7 +455,7 @@ const make = Effect.fnUntraced(function*(options: OrchestratorOptions) {
         stopAll(budget ?? options.shutdown ?? {}, because(reason, fiber.getRef(Current) ?? kernel))
       ),
     shutdown,
-    shutdownProgress: Effect.sync(() => ({ phase: kernel.stopping?.phase, remaining: routines(kernel).length }))
+    shutdownProgress: Effect.sync(() => ({ phase: kernel.stopping?.phase, remaining: kernel.routines }))
   })
 })
 

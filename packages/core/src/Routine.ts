@@ -114,7 +114,7 @@ const await_ = <A, E>(self: Routine<A, E>): Effect.Effect<Exit.Exit<A, E>> =>
     const record = recordOf(self)
     record.observed = true
     return record.exit === undefined
-      ? waitFor(record.ended)
+      ? waitFor(record.ended, () => record.exit === undefined ? undefined : Effect.succeed(record.exit))
       : Effect.succeed(record.exit)
   })
 
@@ -150,7 +150,11 @@ export const interrupt: {
       const record = recordOf(self)
       const by = because(reason, fiber.getRef(Current))
       return Effect.callback<void>((resume) => {
-        if (record.scope === undefined) return resume(Effect.void)
+        if (record.scope === undefined) {
+          // A task that waits for its slot never runs.
+          record.interruptRun(by)
+          return resume(Effect.void)
+        }
         record.observed = true
         // Listens first: a supervisor may have started the next run by the time that the interruption returns.
         const cancel = record.onRunEnd(() => resume(Effect.void))

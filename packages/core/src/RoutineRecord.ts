@@ -74,8 +74,8 @@ export interface Keeper {
   ready(record: RoutineRecord): void
   /** The fiber of the run has ended; its finalizers may still run. */
   exited(record: RoutineRecord, exit: Exit.Exit<unknown, unknown>): void
-  /** The run has ended, finalizers included. The keeper starts the next one or settles the routine. */
-  closed(record: RoutineRecord, exit: Exit.Exit<unknown, unknown>): void
+  /** The run has ended at `now`, finalizers included. The keeper starts the next one or settles the routine. */
+  closed(record: RoutineRecord, exit: Exit.Exit<unknown, unknown>, now: number): void
   /** Somebody outside asks for the end of the routine. */
   stopChild(record: RoutineRecord, limits: StopLimits): Effect.Effect<void> | undefined
 }
@@ -158,7 +158,7 @@ export class RoutineRecord extends Node implements Routine<never, never>, Scope.
     this.observed = keeper !== undefined
     this.template = kernel.template(this.name)
     // A routine that starts at once is pending for no time that anybody could see.
-    this.since = keeper === undefined ? 0 : kernel.writer.now()
+    this.since = this.isSupervised ? kernel.writer.now() : 0
     this.template.count(this.status, 1)
     kernel.add(this)
     if (kernel.bus.observed) kernel.bus.emit("Forked", this, {})
@@ -301,14 +301,15 @@ export class RoutineRecord extends Node implements Routine<never, never>, Scope.
     }
     if (this.isFinal) this.endLate(now)
     else if (this.keeper === undefined) this.settle(exit, now)
-    else this.keeper.closed(this, exit)
+    else this.keeper.closed(this, exit, now)
   }
 
   /** Gives the routine its final state and wakes whoever waits for it. */
   settle(exit: Exit.Exit<unknown, unknown>, now = this.kernel.writer.now()): void {
     const reason = this.reason(exit)
     this.finish(exit, finalStates[reason], now)
-    this.kernel.history.ended.push(new EndedRoutine(this, exit, reason, this.seenPast))
+    const { ended } = this.kernel.history
+    if (ended.limit > 0) ended.push(new EndedRoutine(this, exit, reason, this.seenPast))
     this.kernel.remove(this)
     if (!this.observed && Exit.isFailure(exit) && reason !== "interrupted") {
       this.kernel.writer.nextTurn({ run: () => this.report(exit.cause) })
@@ -393,7 +394,7 @@ export class RoutineRecord extends Node implements Routine<never, never>, Scope.
 
   /** Completes when the routine is asked to stop. */
   get stopRequested(): Effect.Effect<void> {
-    return Effect.suspend(() => this.stopping ? Effect.void : waitFor(this.waiting.asked))
+    return Effect.suspend(() => waitFor(this.waiting.asked, () => this.stopping ? Effect.void : undefined))
   }
 
   /** Calls `listener`, by way of the writer, when the present run has ended. Returns how to take it back. */
@@ -405,12 +406,14 @@ export class RoutineRecord extends Node implements Routine<never, never>, Scope.
 
   /** Completes when the present run has ended, finalizers included. */
   get runEnded(): Effect.Effect<void> {
-    return Effect.suspend(() => this.scope === undefined ? Effect.void : waitFor(this.waiting.run))
+    return Effect.suspend(() => waitFor(this.waiting.run, () => this.scope === undefined ? Effect.void : undefined))
   }
 
   /** Completes when the present run is ready or the routine has ended. */
   get readyOrEnded(): Effect.Effect<void> {
-    return Effect.suspend(() => this.isReady || this.isFinal ? Effect.void : waitFor(this.waiting.ready))
+    return Effect.suspend(() =>
+      waitFor(this.waiting.ready, () => this.isReady || this.isFinal ? Effect.void : undefined)
+    )
   }
 
   stop(limits: StopLimits): Effect.Effect<void> | undefined {
@@ -433,11 +436,10 @@ export class RoutineRecord extends Node implements Routine<never, never>, Scope.
       this.seenWaiting?.asked.wake(this.kernel.writer, undefined)
     }
     this.kernel.stopping?.enter(asked === undefined ? "interrupt" : "ask")
-    const interrupted = Effect.suspend(() => {
+    const ended = asked === undefined ? this.interruptWithin(limits, missed) : Effect.flatMap(asked, () => {
       this.kernel.stopping?.enter("interrupt")
       return this.interruptWithin(limits, missed) ?? Effect.void
     })
-    const ended = asked === undefined ? this.interruptWithin(limits, missed) : Effect.andThen(asked, interrupted)
     return ended === undefined ? undefined : Effect.andThen(ended, Effect.suspend(() => this.stopBelow(limits)))
   }
 

@@ -131,9 +131,20 @@ export const GroupSnapshot = Schema.Struct({
 export type GroupSnapshot = typeof GroupSnapshot.Type
 
 /**
- * The counts of a mailbox since it was made, and what is in it now. `blockedSendMillis` and `blockedReceiveMillis` sum
- * over all senders or receivers, waits in progress included; `bytes` is what `sizeOf` says of the messages inside,
- * 0 without one. Every message sent is received, dropped, undelivered, or still inside.
+ * The counts of a mailbox since it was made, and what is in it now. Every message that it took over (`sent`: it went
+ * in, a policy dropped it, or a sender waited with it when the mailbox was closed) is exactly one of these:
+ *
+ * - `received`: a receiver has it, or its handler succeeded;
+ * - `dropped`: by the overflow policy, or because its handler failed and `"drop"` was the policy;
+ * - `deadLettered`: it went to the dead letters;
+ * - `undelivered`: nobody could take it, because its handler failed or because the mailbox was closed;
+ * - `handling`: its handler runs;
+ * - `length`: it is inside.
+ *
+ * So `sent = received + dropped + deadLettered + undelivered + handling + length`, at any time. `redelivered` counts how
+ * often a message went back because its handler failed. `blockedSendMillis` and `blockedReceiveMillis` sum over all
+ * senders or receivers, waits in progress included; `bytes` is what `sizeOf` says of the messages inside, 0 without
+ * one.
  *
  * @category models
  * @since 0.1.0
@@ -145,6 +156,7 @@ export const MailboxStats = Schema.Struct({
   received: Schema.Int,
   dropped: Schema.Int,
   undelivered: Schema.Int,
+  handling: Schema.Int,
   redelivered: Schema.Int,
   deadLettered: Schema.Int,
   blockedSenders: Schema.Int,

@@ -227,13 +227,21 @@ export class Waiters<A> {
 }
 
 /**
- * Waits until `waiters` are woken. Interrupting it is O(1), however many wait.
+ * Waits until `waiters` are woken, or takes what `already` gives. Interrupting it is O(1), however many wait.
+ *
+ * A fiber may yield between any two operations, so what was looked at before the wait can have come true by the time
+ * that it begins, and nobody would wake it: whoever waits for a condition says it as `already`.
  *
  * @category operations
  * @since 0.1.0
  */
-export const waitFor = <A>(waiters: Waiters<A>): Effect.Effect<A> =>
+export const waitFor = <A>(
+  waiters: Waiters<A>,
+  already?: () => Effect.Effect<A> | undefined
+): Effect.Effect<A> =>
   Effect.callback((resume) => {
+    const known = already?.()
+    if (known !== undefined) return resume(known)
     const waiter = (value: A) => resume(Effect.succeed(value))
     waiters.add(waiter)
     return Effect.sync(() => waiters.delete(waiter))

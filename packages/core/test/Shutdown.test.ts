@@ -1,4 +1,4 @@
-import { Event, Group, Orchestrator, Routine, Shutdown } from "@effect-orchestra/core"
+import { type Event, Group, Orchestrator, Routine, Shutdown } from "@effect-orchestra/core"
 import { assert, describe, it } from "@effect/vitest"
 import { Deferred, Effect, Exit, Fiber } from "effect"
 import { TestClock } from "effect/testing"

@@ -1,4 +1,3 @@
-import type * as Cause from "effect/Cause"
 import * as Exit from "effect/Exit"
 import { type ExitReason, reasonOf, type RunExit, type State } from "../Event.ts"
 import type { Ended } from "../History.ts"
@@ -47,7 +46,7 @@ export class EndedRoutine implements Ended {
       (Exit.isSuccess(exit)
         ? Exit.void
         : reason === "interrupted"
-        ? Exit.failCause(exit.cause as Cause.Cause<never>)
+        ? exit as Exit.Exit<never>
         : runExit(record, reason, exit, record.since))
   }
 

@@ -191,7 +191,9 @@ class SupervisorNode extends Node implements SupervisorRef, Keeper {
   /** Completes when everything was stopped; fails if that was because it gave up. */
   get awaitEnd(): Effect.Effect<void, RestartIntensityReached> {
     return Effect.suspend(() => {
-      if (!this.isEnded) return Effect.andThen(waitFor(this.endWaiters), this.awaitEnd)
+      if (!this.isEnded) {
+        return Effect.andThen(waitFor(this.endWaiters, () => this.isEnded ? Effect.void : undefined), this.awaitEnd)
+      }
       return this.gaveUp === undefined ? Effect.void : Effect.fail(this.gaveUp)
     })
   }
@@ -427,7 +429,11 @@ class SupervisorNode extends Node implements SupervisorRef, Keeper {
     const within = slot.child.options.startTimeout ?? (slot.child.options.awaitReady === true ? "30 seconds" : Infinity)
     const started = writer.now()
     if (slot.startExit === undefined) {
-      yield* Effect.timeoutOption(waitFor(slot.outcome), within)
+      const known = () => {
+        const cut = record.fiber === undefined && (this.isStopping || record.stopping || !slot.wanted)
+        return cut || record.isReady || slot.startExit !== undefined ? Effect.void : undefined
+      }
+      yield* Effect.timeoutOption(waitFor(slot.outcome, known), within)
     }
     if (record.isReady || !slot.wanted || this.isStopping) return
     // A start that cannot be interrupted fails on time all the same; what is left of it stays listed as stuck.
