@@ -4,7 +4,11 @@
  * `Group.run` is Go's `errgroup` and Kotlin's `coroutineScope`: it returns the body's value once the body and every
  * task have ended, finalizers included, or fails with the first failure once everything else was interrupted and has
  * ended. Later failures stand behind the first in the cause. Task types are inferred: `Group.fork` adds a phantom
- * requirement that `run` reads and removes.
+ * requirement that `run` reads and removes. A `Joiner` makes something else of the ends of the tasks.
+ *
+ * A typed failure leads the cause, and what else failed until the end stands behind it: `Effect.exit` and
+ * `Effect.catchCause` show it all. `Effect.catch` and `Effect.catchTag` catch it unless there is a defect among them, such
+ * as a finalizer that died: Effect recovers from no error that a defect stands beside, and neither does a group hide one.
  *
  * **Example** (At most two at a time; the first failure stops the rest)
  *
@@ -29,22 +33,23 @@
  *
  * @since 0.1.0
  */
-import * as Cause from "effect/Cause"
-import type * as Context from "effect/Context"
+import * as Context from "effect/Context"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import { dual } from "effect/Function"
 import * as Option from "effect/Option"
 import * as Predicate from "effect/Predicate"
-import type * as Scope from "effect/Scope"
-import type { Health, State } from "./Event.ts"
-import { type Kernel, Node, path, shown, type StopLimits } from "./Kernel.ts"
-import { kernelOf } from "./Orchestrator.ts"
+import * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
+import { type DeadlineExceeded, type GroupClosed, NotReady } from "./CoreError.ts"
+import { GroupNode, place, type Request, type Settings, type TaskRecord, TypeId } from "./internal/GroupNode.ts"
+import { LongGroupNode } from "./internal/LongGroupNode.ts"
+import { StreamNode } from "./internal/StreamNode.ts"
+import * as Joiner from "./Joiner.ts"
+import { because, millisOf, path, unbounded } from "./Kernel.ts"
 import type { Routine, RoutineOptions } from "./Routine.ts"
-import { Current, type Keeper, RoutineRecord } from "./RoutineRecord.ts"
-import type { GroupSnapshot } from "./Snapshot.ts"
-import { Waiters, waitFor } from "./Writer.ts"
-
-const TypeId = "~effect-orchestra/core/Group"
+import { Current, forkSite } from "./RoutineRecord.ts"
 
 /**
  * A group that is running.
@@ -54,6 +59,20 @@ const TypeId = "~effect-orchestra/core/Group"
  */
 export interface Group {
   readonly [TypeId]: typeof TypeId
+}
+
+/**
+ * A group that lives as long as its scope, and takes tasks with values of type `A` and errors of type `E`.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface LongGroup<in out A, in out E, out L extends Joiner.JoinerLambda = Joiner.FailFast> extends Group {
+  readonly "~effect-orchestra/core/LongGroup": {
+    readonly A: (_: A) => A
+    readonly E: (_: E) => E
+    readonly L: (_: never) => L
+  }
 }
 
 /**
@@ -67,10 +86,43 @@ export interface Task<out A, out E> {
 }
 
 /** @since 0.1.0 */
+export type TaskValue<R> = R extends Task<infer A, unknown> ? A : never
+
+/** @since 0.1.0 */
 export type TaskError<R> = R extends Task<unknown, infer E> ? E : never
 
 /** @since 0.1.0 */
 export type WithoutTasks<R> = Exclude<R, Task<unknown, unknown>>
+
+/** The error that a deadline adds where one is given. @since 0.1.0 */
+export type TimedOut<D> = [D] extends [undefined] ? never : DeadlineExceeded
+
+/**
+ * What a group is called, and how many of its tasks run at once.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface MakeOptions {
+  /** Its name in the tree. Default `"group"`. */
+  readonly name?: string | undefined
+  /** How many tasks may run at once: a positive integer, or `"unbounded"`, the default. */
+  readonly concurrency?: number | "unbounded" | undefined
+}
+
+/**
+ * How many tasks run at once, and for how long.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface TasksOptions<D extends Duration.Input | undefined = undefined> extends MakeOptions {
+  /**
+   * After this time everything is interrupted and awaited, and the run fails with `DeadlineExceeded`. With zero the body
+   * runs until it waits for the first time. Default: none, and an infinite one is none.
+   */
+  readonly deadline?: D | undefined
+}
 
 /**
  * How a group is run.
@@ -78,11 +130,14 @@ export type WithoutTasks<R> = Exclude<R, Task<unknown, unknown>>
  * @category models
  * @since 0.1.0
  */
-export interface GroupOptions {
-  /** Its name in the tree. Default `"group"`. */
-  readonly name?: string | undefined
-  /** How many tasks may run at once: a positive integer, or `"unbounded"`, the default. */
-  readonly concurrency?: number | "unbounded" | undefined
+export interface GroupOptions<
+  L extends Joiner.JoinerLambda = Joiner.FailFast,
+  D extends Duration.Input | undefined = undefined
+> extends TasksOptions<D> {
+  /** What the ends of the tasks add up to. Default `Joiner.failFast`. */
+  readonly joiner?: Joiner.Joiner<L> | undefined
+  /** Whether the tasks are waited for (`"wait"`, the default) or interrupted (`"halt"`) when the body has returned. */
+  readonly onBodyEnd?: "wait" | "halt" | undefined
 }
 
 /**
@@ -95,42 +150,125 @@ export type TaskOptions = Pick<RoutineOptions, "name" | "attributes" | "drain" |
 
 /**
  * Runs a body that forks tasks, and waits for all of them. Returns the body's value, or fails with the first failure
- * of the body or of a task; the failure of one interrupts all others. Never returns before every task has finished
- * its finalizers. Interrupting it interrupts the tasks. A task that was ended by `Routine.stop` is no failure; one
- * that was interrupted by a stranger is.
+ * of the body or of a task; the failure of one interrupts all others. With a joiner it returns the joiner's result.
+ * Never returns before every task has finished its finalizers, unless somebody stopped a task and that was abandoned.
+ * Interrupting it interrupts the tasks. A task that was ended by `Routine.stop` is no failure; one that was interrupted
+ * by a stranger is.
  *
  * @category constructors
  * @since 0.1.0
  */
-export const run = <B, E, R>(
+export const run = <
+  B,
+  E,
+  R,
+  L extends Joiner.JoinerLambda = Joiner.FailFast,
+  D extends Duration.Input | undefined = undefined
+>(
   body: (group: Group) => Effect.Effect<B, E, R>,
-  options: GroupOptions = {}
-): Effect.Effect<B, E | TaskError<R>, WithoutTasks<R>> =>
+  options: GroupOptions<L, D> = {}
+): Effect.Effect<
+  Joiner.Out<L, TaskValue<R>, TaskError<R>, B>,
+  E | Joiner.Err<L, TaskValue<R>, TaskError<R>, B> | TimedOut<D>,
+  WithoutTasks<R>
+> => running(body, options)
+
+/** The types of what it returns are those that the joiner computes. */
+const running = (body: Body, settings: Settings): Effect.Effect<never> =>
   // From its registration to its removal nothing may interrupt it but where it waits.
   Effect.uninterruptibleMask((restore) =>
     Effect.withFiber((fiber) => {
-      const group = new GroupNode(kernelOf(fiber.context, "group"), fiber.getRef(Current), options)
-      // The requirement of the body holds its tasks as a phantom; running it takes them out and puts their errors in.
-      const running = Effect.suspend(() => body(group)) as Effect.Effect<B, E | TaskError<R>, WithoutTasks<R>>
-      return Effect.gen(function*() {
-        const exit = yield* Effect.exit(restore(Effect.raceFirst(running, group.failed)))
-        if (Exit.isFailure(exit)) group.fail(exit.cause)
-        const waited = yield* Effect.exit(restore(group.idle))
-        if (Exit.isFailure(waited)) group.fail(waited.cause)
-        yield* group.idle
-        group.close()
-        return yield* group.cause === undefined ? exit : Exit.failCause(group.cause)
-      })
+      const group = new GroupNode(place(fiber), settings, fiber.getRef(Current))
+      group.begin(bodyOf(body, group), fiber.context)
+      return outcome(group, restore) as Effect.Effect<never>
     })
   )
 
+type Body = (group: Group) => Effect.Effect<unknown, unknown, unknown>
+
+/** What the body requires stands in the context that it runs with, its tasks as a phantom. */
+const bodyOf = (body: Body, group: GroupNode) => Effect.suspend(() => body(group)) as Effect.Effect<unknown, unknown>
+
+/** Waits for the end of a group; interrupted, for the end of its interruption. */
+const outcome = (group: GroupNode, restore: <A, E>(effect: Effect.Effect<A, E>) => Effect.Effect<A, E>) =>
+  Effect.flatMap(Effect.exit(restore(group.ended)), (exit) => {
+    if (Exit.isSuccess(exit)) return restore(exit.value)
+    group.interrupted(exit.cause)
+    return Effect.flatten(group.ended)
+  })
+
 /**
- * Forks a task. Waits for a slot when the group is full; a producer that waits here is released with the group's
- * cause when the group fails. Returns the task's routine. Fails with the group's cause when it has already failed.
+ * Makes a group that lives as long as the scope: closing it interrupts the tasks and waits for them. Unlike in `run`, the
+ * types of the tasks are written: `Group.make<number, MyError>()`, and with another joiner
+ * `Group.make<number, MyError, Joiner.All>({ joiner: Joiner.all })`.
+ *
+ * Its tasks come in rounds, each ended by a `join`. Once a round has failed, or its joiner needs nothing more, its tasks
+ * are interrupted and it takes no more until it is joined. A joiner that looks at the tasks remembers those of the round,
+ * so a group that is never joined keeps the default. A failure that nobody sees is logged when the scope closes.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export function make<A = unknown, E = never>(
+  options?: MakeOptions
+): Effect.Effect<LongGroup<A, E>, never, Scope.Scope>
+export function make<A, E, L extends Joiner.JoinerLambda>(
+  options: MakeOptions & { readonly joiner: Joiner.Joiner<L> }
+): Effect.Effect<LongGroup<A, E, L>, never, Scope.Scope>
+export function make(options: Settings = {}): Effect.Effect<Group, never, Scope.Scope> {
+  return Effect.acquireRelease(
+    Effect.withFiber((fiber) => {
+      const { concurrency, joiner, name } = options
+      return Effect.succeed(
+        new LongGroupNode(place(fiber), { name, concurrency, joiner }, fiber.getRef(Current))
+      )
+    }),
+    (group) => group.close
+  )
+}
+
+/**
+ * Waits until every task of a long-lived group has ended, and ends the round: returns what its joiner makes of the tasks
+ * since the last join, or fails with their first failure. The next join begins with nothing, neither results nor
+ * failures. Joins at the same time share one result; with nothing forked it returns at once. Fails with `GroupClosed`
+ * when the scope of the group is closed.
  *
  * @category operations
  * @since 0.1.0
  */
+export const join = <A, E, L extends Joiner.JoinerLambda>(
+  group: LongGroup<A, E, L>
+): Effect.Effect<Joiner.Out<L, A, E, void>, Joiner.Err<L, A, E, void> | E | GroupClosed> =>
+  // Every long-lived group is made by `make`; the types of the outcome are those that its joiner computes.
+  (group as unknown as LongGroupNode).join as Effect.Effect<never>
+
+/**
+ * Forks a task. Waits for a slot when the group is full; a producer that waits here is released with the group's
+ * cause when the group fails, and interrupted when it stops otherwise. Returns the task's routine. Fails with the
+ * group's cause when it has already failed, in a long-lived group with `GroupClosed` when its scope is closed.
+ *
+ * Tasks that wait for a slot are listed as `pending`; one that is stopped there never runs.
+ *
+ * **Gotchas**
+ *
+ * A task is counted to the innermost `run` around the fork, whichever group it was forked into: there its error is
+ * found in the types. A fork outside any `run` does not compile where the program is run, as nothing removes its `Task`
+ * from the requirements.
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export function fork<A, E, L extends Joiner.JoinerLambda, A1 extends A, E1 extends E, R>(
+  group: LongGroup<A, E, L>,
+  effect: Effect.Effect<A1, E1, R>,
+  options?: TaskOptions
+): Effect.Effect<Routine<A1, E1>, E | GroupClosed, Exclude<R, Scope.Scope>>
+export function fork<A, E, L extends Joiner.JoinerLambda>(
+  group: LongGroup<A, E, L>,
+  options?: TaskOptions
+): <A1 extends A, E1 extends E, R>(
+  effect: Effect.Effect<A1, E1, R>
+) => Effect.Effect<Routine<A1, E1>, E | GroupClosed, Exclude<R, Scope.Scope>>
 export function fork<A, E, R>(
   group: Group,
   effect: Effect.Effect<A, E, R>,
@@ -143,15 +281,26 @@ export function fork(
   effect: Effect.Effect<A, E, R>
 ) => Effect.Effect<Routine<A, E>, never, Exclude<R, Scope.Scope> | Task<A, E>>
 export function fork(group: Group, ...rest: ReadonlyArray<unknown>): unknown {
-  return taking(rest, (request) => nodeOf(group).fork(request))
+  return taking(rest, forkSite(fork), (request) => nodeOf(group).fork(request))
 }
 
 /**
- * Forks a task if there is a slot now. Never waits: `None` when the group is full or has ended.
+ * Forks a task if there is a slot now. Never waits: `None` when the group is full, or takes no task any more.
  *
  * @category operations
  * @since 0.1.0
  */
+export function tryFork<A, E, L extends Joiner.JoinerLambda, A1 extends A, E1 extends E, R>(
+  group: LongGroup<A, E, L>,
+  effect: Effect.Effect<A1, E1, R>,
+  options?: TaskOptions
+): Effect.Effect<Option.Option<Routine<A1, E1>>, never, Exclude<R, Scope.Scope>>
+export function tryFork<A, E, L extends Joiner.JoinerLambda>(
+  group: LongGroup<A, E, L>,
+  options?: TaskOptions
+): <A1 extends A, E1 extends E, R>(
+  effect: Effect.Effect<A1, E1, R>
+) => Effect.Effect<Option.Option<Routine<A1, E1>>, never, Exclude<R, Scope.Scope>>
 export function tryFork<A, E, R>(
   group: Group,
   effect: Effect.Effect<A, E, R>,
@@ -164,18 +313,227 @@ export function tryFork(
   effect: Effect.Effect<A, E, R>
 ) => Effect.Effect<Option.Option<Routine<A, E>>, never, Exclude<R, Scope.Scope> | Task<A, E>>
 export function tryFork(group: Group, ...rest: ReadonlyArray<unknown>): unknown {
-  return taking(rest, (request) => Effect.succeed(nodeOf(group).tryFork(request)))
+  return taking(rest, forkSite(tryFork), (request) => Effect.sync(() => nodeOf(group).tryFork(request)))
 }
 
-/** Takes `(effect, options)` at once, or `(options)` now and the effect later: the overloads say which fits. */
-const taking = <A>(
-  [first, second]: ReadonlyArray<unknown>,
-  use: (request: Request) => Effect.Effect<A>
-): Effect.Effect<A> | ((effect: Request["effect"]) => Effect.Effect<A>) => {
-  const withOptions = (options: unknown) => (effect: Request["effect"]) =>
-    Effect.withFiber((fiber) => use({ effect, options: options as TaskOptions ?? {}, context: fiber.context }))
-  return Effect.isEffect(first) ? withOptions(second)(first as Request["effect"]) : withOptions(first)
+/**
+ * Forks a task and waits until it says `Routine.ready`; returns its routine. What the task fails with before that goes to
+ * the caller and not to the group; one that succeeds before that, or is not ready within `startTimeout`, makes it fail
+ * with `NotReady`. From then on it is a task like any other. Interrupting the caller stops a task that is not ready.
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export function start<A, E, L extends Joiner.JoinerLambda, A1 extends A, E1 extends E, R>(
+  group: LongGroup<A, E, L>,
+  effect: Effect.Effect<A1, E1, R>,
+  options?: StartOptions
+): Effect.Effect<Routine<A1, E1>, E | GroupClosed | NotReady, Exclude<R, Scope.Scope>>
+export function start<A, E, L extends Joiner.JoinerLambda>(
+  group: LongGroup<A, E, L>,
+  options?: StartOptions
+): <A1 extends A, E1 extends E, R>(
+  effect: Effect.Effect<A1, E1, R>
+) => Effect.Effect<Routine<A1, E1>, E | GroupClosed | NotReady, Exclude<R, Scope.Scope>>
+export function start<A, E, R>(
+  group: Group,
+  effect: Effect.Effect<A, E, R>,
+  options?: StartOptions
+): Effect.Effect<Routine<A, E>, E | NotReady, Exclude<R, Scope.Scope> | Task<A, E>>
+export function start(
+  group: Group,
+  options?: StartOptions
+): <A, E, R>(
+  effect: Effect.Effect<A, E, R>
+) => Effect.Effect<Routine<A, E>, E | NotReady, Exclude<R, Scope.Scope> | Task<A, E>>
+export function start(group: Group, ...rest: ReadonlyArray<unknown>): unknown {
+  return taking(rest, forkSite(start), (request) => started(nodeOf(group), request))
 }
+
+/**
+ * How a task is started: `startTimeout` is how long it may take until it is ready. Default: no bound.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type StartOptions = TaskOptions & Pick<RoutineOptions, "startTimeout">
+
+const started = (group: GroupNode, request: Request): Effect.Effect<Routine<unknown, unknown>, unknown> =>
+  Effect.uninterruptibleMask((restore) =>
+    Effect.suspend(() => {
+      const { writer } = group.kernel
+      const begun = writer.now()
+      const { startTimeout } = request.options
+      const within = startTimeout === undefined ? Infinity : millisOf("a task's startTimeout", startTimeout)
+      let task: TaskRecord | undefined = undefined
+      const forked = group.fork({ ...request, starting: (record) => (task = record) })
+      const waiting = Effect.andThen(forked, Effect.suspend(() => task?.readyOrEnded ?? Effect.void))
+      const bounded = within === Infinity ? Effect.asSome(waiting) : Effect.timeoutOption(waiting, within)
+      return Effect.flatMap(Effect.exit(restore(bounded)), (exit) => {
+        if (task?.isReady === true) return Effect.succeed(task)
+        const stop = Effect.suspend(() => task?.stop({ ...unbounded, by: because("not_ready", group) }) ?? Effect.void)
+        return Effect.andThen(stop, () => {
+          if (Exit.isFailure(exit)) return Effect.failCause(exit.cause)
+          if (group.stopped !== undefined) return Effect.failCause(group.stopped)
+          const ended = Option.isSome(exit.value)
+          if (ended && task?.exit !== undefined && Exit.isFailure(task.exit)) return task.exit
+          return Effect.fail(
+            new NotReady({
+              path: task === undefined ? group.path : path(task),
+              reason: ended ? "ended" : "timeout",
+              waitedMillis: Math.round(writer.now() - begun)
+            })
+          )
+        })
+      })
+    })
+  )
+
+/** Takes `(effect, options)` at once, or `(options)` now and the effect later: the overloads say which fits. */
+const taking = <A, E>(
+  [first, second]: ReadonlyArray<unknown>,
+  site: string | undefined,
+  use: (request: Request) => Effect.Effect<A, E>
+): Effect.Effect<A, E> | ((effect: Request["effect"]) => Effect.Effect<A, E>) => {
+  const taken = (effect: Request["effect"], options: unknown) =>
+    Effect.withFiber((fiber) => use({ effect, options: options ?? noOptions, context: fiber.context, site }))
+  return Effect.isEffect(first)
+    ? taken(first as Request["effect"], second)
+    : (effect) => taken(effect, first)
+}
+
+// One for all who give none.
+const noOptions: StartOptions = {}
+
+/**
+ * Stops everything in a group, and does not wait for it: a task may cancel its own group. `run` then fails with an
+ * interruption that says `reason` (default `"cancelled"`) and the path of the routine that asked.
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const cancel = (group: Group, reason = "cancelled"): Effect.Effect<void> =>
+  Effect.withFiber((fiber) => Effect.sync(() => nodeOf(group).cancel(reason, fiber.getRef(Current))))
+
+/**
+ * Moves the deadline of a group to `duration` from now: only the new one applies. Returns false, and does nothing, when
+ * the group was given no deadline or has already stopped.
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const extend: {
+  (duration: Duration.Input): (group: Group) => Effect.Effect<boolean>
+  (group: Group, duration: Duration.Input): Effect.Effect<boolean>
+} = dual(
+  2,
+  (group: Group, duration: Duration.Input) =>
+    Effect.sync(() => nodeOf(group).extend(millisOf("a group's deadline", duration)))
+)
+
+type AnyEffect = Effect.Effect<unknown, unknown, unknown>
+
+/**
+ * Tasks that keep their places: a tuple or array, a record, or any iterable.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Tasks = Iterable<AnyEffect> | Readonly<Record<string, AnyEffect>>
+
+/** Any one of the tasks. @since 0.1.0 */
+export type Each<T extends Tasks> = T extends Iterable<infer X extends AnyEffect> ? X
+  : T extends Readonly<Record<string, infer X extends AnyEffect>> ? X
+  : never
+
+/** @since 0.1.0 */
+export type Values<T extends Tasks> = T extends ReadonlyArray<AnyEffect> | Readonly<Record<string, AnyEffect>>
+  ? { -readonly [K in keyof T]: Effect.Success<Extract<T[K], AnyEffect>> }
+  : Array<Effect.Success<Each<T>>>
+
+/** @since 0.1.0 */
+export type Exits<T extends Tasks> = T extends ReadonlyArray<AnyEffect> | Readonly<Record<string, AnyEffect>> ? {
+    -readonly [K in keyof T]: Exit.Exit<
+      Effect.Success<Extract<T[K], AnyEffect>>,
+      Effect.Error<Extract<T[K], AnyEffect>>
+    >
+  }
+  : Array<Exit.Exit<Effect.Success<Each<T>>, Effect.Error<Each<T>>>>
+
+/**
+ * Runs the tasks of a tuple, a record or an iterable in a group, and returns their values under the same keys. The first
+ * failure stops the rest.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const all = <const T extends Tasks, D extends Duration.Input | undefined = undefined>(
+  tasks: T,
+  options: TasksOptions<D> = {}
+): Effect.Effect<
+  Values<T>,
+  Effect.Error<Each<T>> | TimedOut<D>,
+  Exclude<Effect.Services<Each<T>>, Scope.Scope>
+> => keyed(tasks, { ...options, joiner: Joiner.all })
+
+/**
+ * Runs the tasks of a tuple, a record or an iterable in a group until all have ended, and returns their exits under the
+ * same keys. No failure of a task stops the others; defects are among the exits.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const settled = <const T extends Tasks, D extends Duration.Input | undefined = undefined>(
+  tasks: T,
+  options: TasksOptions<D> = {}
+): Effect.Effect<Exits<T>, TimedOut<D>, Exclude<Effect.Services<Each<T>>, Scope.Scope>> =>
+  keyed(tasks, { ...options, joiner: Joiner.collect })
+
+/** One result for each task, in the order of the keys: what the mapped types say of them. */
+const keyed = (tasks: Tasks, settings: Settings): Effect.Effect<never> => {
+  const keys = Symbol.iterator in tasks ? undefined : Object.keys(tasks)
+  const effects = Symbol.iterator in tasks ? tasks : Object.values(tasks)
+  const body = (group: Group) => Effect.forEach(effects, (effect) => fork(group, effect), { discard: true })
+  const results: Effect.Effect<ReadonlyArray<unknown>> = running(body, settings)
+  return Effect.map(
+    results,
+    (values) => keys === undefined ? values : Object.fromEntries(keys.map((key, index) => [key, values[index]]))
+  ) as Effect.Effect<never>
+}
+
+/**
+ * Runs a body that forks tasks, and streams their values in the order they were forked, each as soon as it and all before
+ * it have ended. A task keeps its slot until its value is read: at most `concurrency` tasks run or have values that
+ * nobody has read, and a fork beyond them waits. The stream ends when the body has ended and every value is read; it fails
+ * with the first failure of the body or of a task, when everything else was interrupted and has ended. A reader that fails
+ * or reads no further stops the body and the tasks, and waits for them.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const stream = <B, E, R, D extends Duration.Input | undefined = undefined>(
+  body: (group: Group) => Effect.Effect<B, E, R>,
+  options: TasksOptions<D> = {}
+): Stream.Stream<TaskValue<R>, E | TaskError<R> | TimedOut<D>, Exclude<WithoutTasks<R>, Scope.Scope>> =>
+  Stream.unwrap(Effect.gen(function*() {
+    const outer = yield* Effect.scope
+    // Of the resources of the body, closed after the tasks have ended.
+    const scope = yield* Scope.fork(outer)
+    const group = yield* Effect.acquireRelease(
+      Effect.withFiber((fiber) => {
+        const group = new StreamNode(place(fiber), options, fiber.getRef(Current))
+        group.begin(bodyOf(body, group), Context.add(fiber.context, Scope.Scope, scope))
+        return Effect.succeed(group)
+      }),
+      (group) =>
+        Effect.suspend(() => {
+          group.halt("not_needed")
+          return group.ended
+        })
+    )
+    // The tasks alone know the types of what it pulls.
+    return Stream.fromPull(Effect.succeed(group.pull)) as Stream.Stream<never>
+  }))
 
 /**
  * Tests whether a value is a `Group`.
@@ -184,164 +542,6 @@ const taking = <A>(
  * @since 0.1.0
  */
 export const isGroup = (u: unknown): u is Group => Predicate.hasProperty(u, TypeId)
-
-interface Request {
-  /** What it requires stands in the forker's context. */
-  readonly effect: Effect.Effect<unknown, unknown>
-  readonly context: Context.Context<never>
-  readonly options: TaskOptions
-}
-
-interface Parked extends Request {
-  readonly resume: (effect: Effect.Effect<Routine<unknown, unknown>>) => void
-}
-
-class GroupNode extends Node implements Group, Keeper {
-  readonly [TypeId] = TypeId
-  readonly kind = "group"
-  readonly kernel: Kernel
-  readonly incarnation = 1
-  readonly limit: number
-  status: State = "running"
-  private since: number
-  /** Why it failed. Its error type is known to the caller of `run` alone. */
-  cause: Cause.Cause<never> | undefined = undefined
-  private active = 0
-  private readonly parked = new Set<Parked>()
-  private readonly failWaiters = new Waiters<void>()
-  private readonly idleWaiters = new Waiters<void>()
-
-  constructor(kernel: Kernel, owner: Node | undefined, options: GroupOptions) {
-    super(kernel.nextId(), options.name ?? "group", owner ?? kernel)
-    const limit = options.concurrency ?? "unbounded"
-    if (limit !== "unbounded" && !(Number.isInteger(limit) && limit > 0)) {
-      throw new Error(`a group's concurrency is a positive integer or "unbounded", got: ${limit}`)
-    }
-    this.limit = limit === "unbounded" ? Infinity : limit
-    this.kernel = kernel
-    this.since = kernel.writer.now()
-    kernel.add(this)
-  }
-
-  /** Fails with the group's cause when it has one. */
-  readonly failed: Effect.Effect<never> = Effect.suspend(() =>
-    this.cause === undefined
-      ? Effect.flatMap(waitFor(this.failWaiters), () => this.failed)
-      : Effect.failCause(this.cause)
-  )
-
-  /** Completes when no task runs and no producer waits. */
-  readonly idle: Effect.Effect<void> = Effect.suspend(() =>
-    this.active === 0 && this.parked.size === 0 ? Effect.void : Effect.andThen(waitFor(this.idleWaiters), this.idle)
-  )
-
-  fork(request: Request): Effect.Effect<Routine<unknown, unknown>> {
-    if (this.cause !== undefined) return Effect.failCause(this.cause)
-    if (this.status !== "running") return Effect.die(new Error(`group ${path(this)} has ended: it takes no task`))
-    if (this.active < this.limit) {
-      this.active++
-      return Effect.succeed(this.begin(request))
-    }
-    return Effect.callback((resume) => {
-      const parked: Parked = { ...request, resume }
-      this.parked.add(parked)
-      return Effect.sync(() => this.parked.delete(parked))
-    })
-  }
-
-  tryFork(request: Request): Option.Option<Routine<unknown, unknown>> {
-    if (this.cause !== undefined || this.status !== "running" || this.active >= this.limit) return Option.none()
-    this.active++
-    return Option.some(this.begin(request))
-  }
-
-  private begin({ context, effect, options }: Request): RoutineRecord {
-    const record = new RoutineRecord(this.kernel, this, options, this)
-    record.start(effect, context, { readyNow: true })
-    return record
-  }
-
-  /** The first failure leads; what else fails until the end stands behind it. Interruptions that we caused do not. */
-  fail(failure: Cause.Cause<unknown>): void {
-    const cause = failure as Cause.Cause<never>
-    if (this.cause !== undefined) {
-      if (!Cause.hasInterruptsOnly(cause)) this.cause = Cause.combine(this.cause, cause)
-      return
-    }
-    this.cause = cause
-    const { writer } = this.kernel
-    for (const { resume } of this.parked) writer.wake({ run: () => resume(Effect.failCause(cause)) })
-    this.parked.clear()
-    this.failWaiters.wake(writer, undefined)
-    for (const task of this.tasks) writer.wake({ run: () => task.interruptRun() })
-    if (this.active === 0) this.idleWaiters.wake(writer, undefined)
-  }
-
-  private get tasks(): ReadonlyArray<RoutineRecord> {
-    return Array.from(this.children ?? []).filter((node) => node instanceof RoutineRecord)
-  }
-
-  close(): void {
-    this.status = this.cause === undefined ? "succeeded" : "failed"
-    this.since = this.kernel.writer.now()
-    this.kernel.remove(this)
-  }
-
-  ready(): void {}
-
-  exited(record: RoutineRecord, exit: Exit.Exit<unknown, unknown>): void {
-    const wanted = record.stopping && Exit.isFailure(exit) && Cause.hasInterruptsOnly(exit.cause)
-    if (Exit.isFailure(exit) && !wanted) this.fail(exit.cause)
-  }
-
-  closed(record: RoutineRecord, exit: Exit.Exit<unknown, unknown>): void {
-    this.exited(record, exit)
-    record.settle(exit)
-    this.release()
-  }
-
-  /** A slot is free: the producer that has waited longest gets it. */
-  private release(): void {
-    const { writer } = this.kernel
-    this.active--
-    for (const parked of this.parked) {
-      if (this.active >= this.limit) break
-      this.parked.delete(parked)
-      this.active++
-      writer.wake({
-        run: () => {
-          if (this.cause === undefined) return parked.resume(Effect.succeed(this.begin(parked)))
-          parked.resume(Effect.failCause(this.cause))
-          this.release()
-        }
-      })
-    }
-    if (this.active === 0) this.idleWaiters.wake(writer, undefined)
-  }
-
-  stopChild(record: RoutineRecord, limits: StopLimits): Effect.Effect<void> | undefined {
-    return record.stopRun(limits, (waited) => record.abandon(waited))
-  }
-
-  stop(limits: StopLimits): Effect.Effect<void> | undefined {
-    if (this.status !== "running") return undefined
-    this.fail(Cause.interrupt())
-    return Effect.forEach(this.tasks, (task) => task.stop(limits) ?? Effect.void, {
-      concurrency: "unbounded",
-      discard: true
-    })
-  }
-
-  snapshot(): GroupSnapshot {
-    const health: Health = this.cause === undefined ? "ok" : "failed"
-    return {
-      ...shown(this, this.kernel, this.since),
-      health,
-      active: this.active,
-      concurrency: this.limit === Infinity ? null : this.limit
-    }
-  }
-}
 
 // Every group is made by this module.
 const nodeOf = (group: Group): GroupNode => group as GroupNode

@@ -1,6 +1,6 @@
-import { Orchestrator, Routine } from "@effect-orchestra/core"
+import { Group, Orchestrator, Routine } from "@effect-orchestra/core"
 import { assert, describe, it } from "@effect/vitest"
-import { Deferred, Effect, Exit, Fiber, Scope } from "effect"
+import { Cause, Deferred, Effect, Exit, Fiber, Scope } from "effect"
 
 const many = 100_000
 
@@ -59,4 +59,68 @@ describe("100,000 routines", () => {
       const report = yield* Orchestrator.shutdown()
       assert.deepStrictEqual([report.clean, report.stopped], [true, many])
     }).pipe(Effect.provide(Orchestrator.layer)), 30_000)
+})
+
+describe("100,000 tasks of a group", () => {
+  it.effect("fail at once, and each failure is in the cause", () =>
+    Effect.gen(function*() {
+      const gate = yield* Deferred.make<void>()
+      const exit = yield* Effect.exit(Group.run((group) =>
+        Effect.gen(function*() {
+          for (let n = 0; n < many; n++) {
+            // Else the first failure interrupts the others before they fail.
+            yield* Group.fork(group, Effect.uninterruptible(Effect.andThen(Deferred.await(gate), Effect.fail(n))))
+          }
+          yield* Deferred.succeed(gate, undefined)
+        })
+      ))
+      assert.strictEqual(Exit.isFailure(exit) && exit.cause.reasons.filter(Cause.isFailReason).length, many)
+    }), 30_000)
+
+  it.effect(
+    "wait for a slot and are released with the cause, or run one after the other",
+    () =>
+      Effect.gen(function*() {
+        let ran = 0
+        const task = Effect.sync(() => void ran++)
+        const waiting = (first: Effect.Effect<void, string>) =>
+          Effect.exit(Group.run((group) =>
+            Effect.andThen(
+              Group.fork(group, Effect.andThen(Effect.yieldNow, first)),
+              Effect.forEach(Array.from({ length: many }), () => Effect.exit(Group.fork(group, task)), {
+                concurrency: "unbounded",
+                discard: true
+              })
+            ), { concurrency: 1 }))
+        assert.deepStrictEqual([yield* waiting(Effect.fail("root")), ran], [Exit.fail("root"), 0])
+        assert.deepStrictEqual([yield* waiting(Effect.void), ran], [Exit.void, many])
+      }),
+    30_000
+  )
+})
+
+describe("5,000 groups, each in a task or in the body of the one before", () => {
+  // 5,000 races of raw Effect nested like this overflow the stack.
+  const depth = 5000
+  const nested = (inner: Effect.Effect<void, string>, n: number): Effect.Effect<void, string> =>
+    n === 0 ? inner : Group.run((group): Effect.Effect<unknown, string, Group.Task<void, string>> => {
+      const next = Effect.suspend(() => nested(inner, n - 1))
+      return n % 2 === 0 ? next : Effect.flatMap(Group.fork(group, next), Routine.join)
+    }) as Effect.Effect<void, string>
+
+  it.effect(
+    "end one after the other, fail with the failure of the innermost, and are interrupted",
+    () =>
+      Effect.gen(function*() {
+        assert.deepStrictEqual(yield* Effect.exit(nested(Effect.yieldNow, depth)), Exit.void)
+        assert.deepStrictEqual(
+          yield* Effect.exit(nested(Effect.andThen(Effect.yieldNow, Effect.fail("deep")), depth)),
+          Exit.fail("deep")
+        )
+        const fiber = yield* Effect.forkChild(nested(Effect.never, depth))
+        for (let turn = 0; turn < depth / 8; turn++) yield* Effect.yieldNow
+        yield* Fiber.interrupt(fiber)
+      }),
+    30_000
+  )
 })
