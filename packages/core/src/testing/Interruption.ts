@@ -25,19 +25,21 @@ import * as Fiber from "effect/Fiber"
 import { MixedScheduler } from "effect/Scheduler"
 import type * as Scope from "effect/Scope"
 
-/** Interrupts a fiber when it is about to run its nth operation. */
+/** Interrupts the first fiber that it sees when the nth operation, of it or of any fiber, is about to run. */
 class Interrupter extends MixedScheduler {
   private left: number
+  private readonly ofAll: boolean
   private target: Fiber.Fiber<unknown, unknown> | undefined = undefined
 
-  constructor(operations: number) {
+  constructor(operations: number, ofAll: boolean) {
     super()
     this.left = operations
+    this.ofAll = ofAll
   }
 
   override shouldYield(fiber: Fiber.Fiber<unknown, unknown>): boolean {
     if (this.target === undefined) this.target = fiber
-    if (fiber === this.target && this.left-- === 0) fiber.interruptUnsafe()
+    if ((this.ofAll || fiber === this.target) && this.left-- === 0) this.target.interruptUnsafe()
     return super.shouldYield(fiber)
   }
 
@@ -48,19 +50,21 @@ class Interrupter extends MixedScheduler {
 
 /**
  * Runs a program again and again, each time interrupting its fiber one operation later, until it gets through. After
- * each time, and five turns of the scheduler, `check` says whether anything was left behind. Returns how many
- * operations were tried: a test that expects a number sees that the program really ran.
+ * each time, and five turns of the scheduler, `check` says whether anything was left behind. Operations are those of the
+ * program's own fiber, or with `{ fibers: "all" }` of every fiber that it forks too: it is then interrupted while they
+ * run. Returns how many operations were tried: a test that expects a number sees that the program really ran.
  *
  * @category operations
  * @since 0.1.0
  */
 export const atEveryOperation: <A, E, R, B, E2, R2>(
   program: Effect.Effect<A, E, R>,
-  check: (exit: Exit.Exit<A, E>) => Effect.Effect<B, E2, R2>
-) => Effect.Effect<number, E2, Exclude<R, Scope.Scope> | R2> = Effect.fnUntraced(function*(program, check) {
+  check: (exit: Exit.Exit<A, E>) => Effect.Effect<B, E2, R2>,
+  options?: { readonly fibers?: "own" | "all" | undefined }
+) => Effect.Effect<number, E2, Exclude<R, Scope.Scope> | R2> = Effect.fnUntraced(function*(program, check, options) {
   const context = yield* Effect.context<Exclude<Effect.Services<typeof program>, Scope.Scope>>()
   for (let operations = 0;; operations++) {
-    const scheduler = new Interrupter(operations)
+    const scheduler = new Interrupter(operations, options?.fibers === "all")
     const fiber = Effect.runForkWith(context)(Effect.scoped(program), { scheduler })
     const exit = yield* Fiber.await(fiber)
     for (let turn = 0; turn < 5; turn++) yield* Effect.yieldNow
