@@ -1,73 +1,120 @@
 /**
- * How a row is measured: both sides in one process, interleaved, the median of the ratios of all rounds after a
- * warm-up. Absolute times mean nothing on a shared machine and are only shown.
+ * How a figure is measured: its sides in one run, interleaved, the median of the ratios of all rounds after a warm-up.
+ * Absolute numbers mean nothing on a shared machine and are only shown.
  */
 import { Effect } from "effect"
+import { setFlagsFromString } from "node:v8"
+import { runInNewContext } from "node:vm"
 
-/** One figure: our side against a reference, and the budget that their ratio has, if any. */
-export interface Row {
-  readonly row: number
+/** What one measurement of a source gives, by field. */
+export type Sample = Readonly<Record<string, number>>
+
+/** Something that is measured once a round, however many figures read it. */
+export interface Source {
   readonly name: string
+  readonly sample: Effect.Effect<Sample>
+}
+
+/** A field of our side against the same field of a reference, and the budget that their ratio has, if any. */
+export interface Figure {
+  readonly row: number
+  readonly work: string
+  readonly unit: Unit
+  readonly field: string
+  readonly ours: Source
+  readonly reference: Source
   readonly budget: number | undefined
-  /** How many operations one call of a side performs. */
-  readonly operations: number
-  readonly ours: Effect.Effect<void>
-  readonly reference: Effect.Effect<void>
+}
+
+export type Unit = "ns" | "ms" | "bytes" | "MB" | "kB" | "timers"
+
+/** Figures whose sources are measured together. */
+export interface Work {
+  readonly row: number
+  readonly rounds: number
+  readonly warmUp: number
+  readonly figures: ReadonlyArray<Figure>
 }
 
 export interface Result {
   readonly row: number
-  readonly name: string
-  readonly oursNanos: number
-  readonly referenceNanos: number
+  readonly work: string
+  readonly reference: string
+  readonly unit: Unit
+  readonly ours: number
+  readonly theirs: number
   readonly ratio: number
-  readonly budget: number | undefined
+  readonly budget: number | null
 }
 
-const median = (values: ReadonlyArray<number>): number => [...values].sort((a, b) => a - b)[values.length >> 1] ?? NaN
+/** How much is measured: with `smoke` each row runs once, to see that it still runs. */
+export interface Size {
+  readonly smoke: boolean
+  readonly rounds: number
+  readonly warmUp: number
+}
 
-const timed = (side: Effect.Effect<void>, operations: number) =>
-  Effect.gen(function*() {
+export const size = (smoke: boolean): Size => smoke ? { smoke, rounds: 1, warmUp: 0 } : { smoke, rounds: 9, warmUp: 3 }
+
+/** A source that times an effect of so many operations: nanoseconds an operation, in the field `time`. */
+export const timed = (name: string, operations: number, effect: Effect.Effect<unknown>): Source => ({
+  name,
+  sample: Effect.gen(function*() {
     const start = process.hrtime.bigint()
-    yield* side
-    return Number(process.hrtime.bigint() - start) / operations
+    yield* effect
+    return { time: Number(process.hrtime.bigint() - start) / operations }
   })
+})
 
-/** Runs a row. With `rounds` of 1 it only shows that the row still runs. */
-export const measure = (row: Row, rounds: number): Effect.Effect<Result> =>
+/** A bound that stands for a reference: a budget of 1 says that we stay below it. */
+export const bound = (name: string, sample: Sample): Source => ({ name, sample: Effect.succeed(sample) })
+
+/** Our source against each of the references. */
+export const against = (
+  what: Pick<Figure, "row" | "work" | "ours"> & Partial<Pick<Figure, "unit" | "field">>,
+  references: ReadonlyArray<readonly [reference: Source | undefined, budget?: number | undefined]>
+): ReadonlyArray<Figure> =>
+  references.flatMap(([reference, budget]) =>
+    reference === undefined ? [] : [{ unit: "ns", field: "time", ...what, reference, budget }]
+  )
+
+setFlagsFromString("--expose-gc")
+const gc: (options: { readonly type: "minor" }) => void = runInNewContext("gc")
+/** The young garbage alone: a full collection throws away what V8 has learned about objects that are gone. */
+const collect = () => gc({ type: "minor" })
+
+export const median = (values: ReadonlyArray<number>): number =>
+  [...values].sort((a, b) => a - b)[values.length >> 1] ?? NaN
+
+const precise = (value: number): number => Number(value.toPrecision(3))
+
+export const measure = ({ figures, rounds, warmUp }: Work): Effect.Effect<ReadonlyArray<Result>> =>
   Effect.gen(function*() {
-    const warmUp = rounds === 1 ? 0 : 3
-    const ours: Array<number> = []
-    const reference: Array<number> = []
+    const sources = Array.from(new Set(figures.flatMap(({ ours, reference }) => [ours, reference])))
+    const samples: Array<ReadonlyMap<Source, Sample>> = []
     for (let round = -warmUp; round < rounds; round++) {
-      // Who goes first changes with the round, so that neither side always pays for the other's garbage.
-      const first = yield* timed(round % 2 === 0 ? row.ours : row.reference, row.operations)
-      const second = yield* timed(round % 2 === 0 ? row.reference : row.ours, row.operations)
-      if (round < 0) continue
-      ours.push(round % 2 === 0 ? first : second)
-      reference.push(round % 2 === 0 ? second : first)
+      // Who goes first changes with the round, and nobody pays for the garbage of another.
+      const order = round % 2 === 0 ? sources : sources.toReversed()
+      const sampled = new Map<Source, Sample>()
+      for (const source of order) {
+        collect()
+        sampled.set(source, yield* source.sample)
+      }
+      if (round >= 0) samples.push(sampled)
     }
-    return {
-      row: row.row,
-      name: row.name,
-      oursNanos: Math.round(median(ours)),
-      referenceNanos: Math.round(median(reference)),
-      ratio: Number(median(ours.map((value, index) => value / (reference[index] ?? NaN))).toFixed(2)),
-      budget: row.budget
-    }
+    return figures.map(({ budget, field, ours, reference, row, unit, work }) => {
+      const read = (source: Source) => samples.map((sample) => sample.get(source)?.[field] ?? NaN)
+      const mine = read(ours)
+      const theirs = read(reference)
+      return {
+        row,
+        work,
+        reference: reference.name,
+        unit,
+        ours: precise(median(mine)),
+        theirs: precise(median(theirs)),
+        ratio: precise(median(mine.map((value, round) => value / (theirs[round] ?? NaN)))),
+        budget: budget ?? null
+      }
+    })
   })
-
-export const table = (results: ReadonlyArray<Result>): string => {
-  const cells = results.map((result) => [
-    String(result.row),
-    result.name,
-    `${result.oursNanos} ns`,
-    `${result.referenceNanos} ns`,
-    result.ratio.toFixed(2),
-    result.budget === undefined ? "" : `<= ${result.budget}${result.ratio <= result.budget ? "" : "  MISSED"}`
-  ])
-  const head = ["row", "work", "ours", "reference", "ratio", "budget"]
-  const widths = head.map((title, column) => Math.max(title.length, ...cells.map((row) => row[column]?.length ?? 0)))
-  const line = (row: ReadonlyArray<string>) => row.map((cell, column) => cell.padEnd(widths[column] ?? 0)).join("  ")
-  return [line(head), ...cells.map(line)].join("\n")
-}
