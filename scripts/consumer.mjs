@@ -37,9 +37,10 @@ try {
     assert(strays.length === 0, `${name}: ${strays.join(", ")} should not be published`)
     assert(files.includes("LICENSE"), `${name}: no LICENSE`)
     assert(!existsSync(`${path}/README.md`) || files.includes("README.md"), `${name}: no README.md`)
-    const modules = globSync("**/*.js", { cwd: join(installed, "dist"), exclude: ["internal/**"] }).toSorted()
+    // A folder has one way in, its index.
+    const modules = globSync(["*.js", "*/index.js"], { cwd: join(installed, "dist") }).toSorted()
     assert(modules.includes("index.js") && modules.length > 1, `${name}: nothing to import but ${modules.join(", ")}`)
-    return modules.map((file) => file === "index.js" ? name : `${name}/${file.slice(0, -".js".length)}`)
+    return modules.map((file) => join(name, file.replace(/(\/?index)?\.js$/, "")))
   })
 
   writeFileSync(
