@@ -234,16 +234,13 @@ export class RoutineRecord extends Node implements Routine<never, never>, Scope.
       this.vitals.watchdog = watchdog
       watchdog.arm(now)
     }
-    const run = Context.add(Context.add(context, Scope.Scope, this.scope), Current, this)
-    const fiber = writer.start(
-      run,
-      Effect.withFiber((self) => {
-        this.fiber = self
-        return effect
-      })
-    )
-    if (fiber.pollUnsafe() === undefined) this.fiber = fiber
+    const fiber = writer.start(Context.add(Context.add(context, Scope.Scope, this.scope), Current, this), effect)
+    const exit = fiber.pollUnsafe()
+    if (exit !== undefined) return this.ran(exit)
+    this.fiber = fiber
     fiber.addObserver(this.ran.bind(this))
+    // Interrupted in the step that started it, before there was a fiber to interrupt.
+    if (this.wasInterrupted) fiber.interruptUnsafe(undefined, this.seenWaiting?.interruption)
   }
 
   /** The fiber of the run has ended. */
@@ -384,8 +381,10 @@ export class RoutineRecord extends Node implements Routine<never, never>, Scope.
   }
 
   interruptRun(by?: Context.Context<never>): void {
+    if (this.scope === undefined || this.fiberExit !== undefined) return
     this.wasInterrupted = true
-    this.fiber?.interruptUnsafe(undefined, by)
+    if (this.fiber === undefined) this.waiting.interruption = by
+    else this.fiber.interruptUnsafe(undefined, by)
   }
 
   addDrain(drain: Effect.Effect<void>): void {
@@ -608,6 +607,8 @@ export class Waiting {
   readonly ready = new Waiters<void>()
   readonly asked = new Waiters<void>()
   drains: Array<Effect.Effect<void>> | undefined = undefined
+  /** Annotates an interruption that came before there was a fiber. */
+  interruption: Context.Context<never> | undefined = undefined
   private readonly changes = new Set<Queue.Queue<RoutineSnapshot, Cause.Done>>()
 
   tellChange(record: RoutineRecord): void {
