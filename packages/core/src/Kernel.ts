@@ -45,8 +45,6 @@ export abstract class Node {
   /** Whether it holds its bare name among its siblings; the others get the segment `name#id`. */
   bare = false
   children: Children | undefined = undefined
-  /** Whether it has ended and only stands for what still runs below it. */
-  left = false
   /** Its place among its siblings; the children of its owner keep it. */
   previous: Node | undefined = undefined
   next: Node | undefined = undefined
@@ -147,6 +145,8 @@ class Children implements Iterable<Node> {
   last: Node | undefined = undefined
   private readonly holders = new Map<string, Holder>()
   private remembered = rememberedNames
+  /** Whether the node has ended and only stands for what still runs below it. */
+  isOrphaned = false
 
   get isEmpty(): boolean {
     return this.first === undefined
@@ -413,13 +413,12 @@ export class Kernel extends Node {
 
   remove(node: Node): void {
     // What was abandoned below it is still listed, and so is the way to it.
-    node.left = node.children !== undefined && !node.children.isEmpty
-    if (node.left) return
+    if (node.children?.isEmpty === false) return void (node.children.isOrphaned = true)
     this.index?.delete(node.number)
     if (node.kind === "routine") this.routines--
     const owner = node.owner ?? this
     owner.children?.delete(node)
-    if (owner.left) this.remove(owner)
+    if (owner.children?.isOrphaned === true) this.remove(owner)
   }
 
   move(to: State): void {

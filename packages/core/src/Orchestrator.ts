@@ -322,7 +322,7 @@ const hold = (record: RoutineRecord, { parent, scope }: Holder): Effect.Effect<v
     const stop = Effect.suspend(() => record.stop(limits) ?? Effect.void)
     const released = (exit: Exit.Exit<unknown, unknown>) => {
       Scope.closeUnsafe(own, exit)
-      if (parent?.linkForks === true && Exit.isFailure(exit) && !Cause.hasInterruptsOnly(exit.cause)) {
+      if (parent?.linksForks === true && Exit.isFailure(exit) && !Cause.hasInterruptsOnly(exit.cause)) {
         record.observed = true
         parent.failLinked(exit.cause)
       }

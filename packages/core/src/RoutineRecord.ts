@@ -127,13 +127,9 @@ export class RoutineRecord extends Node implements Routine<never, never>, Scope.
   isReady = false
   /** Whether this run was asked to stop. */
   stopping = false
-  /** Whether it ignored its interruption past its bound. */
-  stuck = false
   private wasInterrupted = false
   /** Whether somebody looks at how it ends; else a failure is logged. */
   observed: boolean
-  /** Whether the failure of a routine forked into the scope of this run fails the run. */
-  linkForks = false
   fiber: Fiber.Fiber<unknown, unknown> | undefined = undefined
   /** The scope of the present run; undefined between runs. */
   scope: Scope.Closeable | undefined = undefined
@@ -193,6 +189,16 @@ export class RoutineRecord extends Node implements Routine<never, never>, Scope.
     return this.seenWaiting ??= new Waiting()
   }
 
+  /** Whether it ignored its interruption past its bound. */
+  get isStuck(): boolean {
+    return this.seenVitals?.stuck === true
+  }
+
+  /** Whether the failure of a routine forked into the scope of this run fails the run. */
+  get linksForks(): boolean {
+    return this.seenVitals?.linkForks === true
+  }
+
   get isSupervised(): boolean {
     return this.owner?.kind === "supervisor"
   }
@@ -219,11 +225,10 @@ export class RoutineRecord extends Node implements Routine<never, never>, Scope.
     this.scope = options.scope ?? this
     this.isReady = false
     this.stopping = false
-    this.stuck = false
     this.wasInterrupted = false
     this.imposed = undefined
     this.seenVitals = undefined
-    this.linkForks = options.linkForks === true
+    if (options.linkForks === true) this.vitals.linkForks = true
     if (this.seenPast !== undefined) this.seenPast.nextStartAt = undefined
     const now = this.startedAt = writer.now()
     this.template.starts++
@@ -316,7 +321,7 @@ export class RoutineRecord extends Node implements Routine<never, never>, Scope.
   /** No longer waits for a run that ignores its interruption. It stays listed until it ends. */
   abandon(waitedMillis: number): void {
     if (this.isFinal) return
-    this.stuck = true
+    this.vitals.stuck = true
     this.vitals.askedAt = this.since
     if (this.kernel.bus.observed) this.kernel.bus.emit("Abandoned", this, { waitedMillis })
     this.finish(Exit.interrupt(), "abandoned", this.kernel.writer.now())
@@ -376,7 +381,7 @@ export class RoutineRecord extends Node implements Routine<never, never>, Scope.
   /** Timed out, interrupted, and still running. A keeper waits for its end; else nobody does. */
   private overdue(waitedMillis: number): void {
     if (this.keeper === undefined) return this.abandon(waitedMillis)
-    this.stuck = true
+    this.vitals.stuck = true
     if (this.kernel.bus.observed) this.kernel.bus.emit("Stuck", this, { waitedMillis })
   }
 
@@ -507,7 +512,7 @@ export class RoutineRecord extends Node implements Routine<never, never>, Scope.
   }
 
   get health(): Health {
-    if (this.stuck) return "stuck"
+    if (this.isStuck) return "stuck"
     const { idleTimeout } = this.options
     const isLate = idleTimeout !== undefined && this.scope !== undefined &&
       this.idle(this.kernel.writer.now()) > Duration.toMillis(idleTimeout) / 2

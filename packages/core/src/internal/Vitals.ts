@@ -12,6 +12,8 @@ export class Vitals {
   watchdog: Watchdog | undefined = undefined
   info: Readonly<Record<string, string>> | undefined = undefined
   askedAt: number | undefined = undefined
+  stuck = false
+  linkForks = false
 
   /** When it last beat, as far as anybody has looked. */
   heard(now: number): number | undefined {

@@ -482,7 +482,7 @@ class SupervisorNode extends Node implements SupervisorRef, Keeper {
   })
 
   private overdue({ record }: Slot, waitedMillis: number): void {
-    record.stuck = true
+    record.vitals.stuck = true
     if (this.kernel.bus.observed) this.kernel.bus.emit("Stuck", record, { waitedMillis })
   }
 
@@ -559,7 +559,7 @@ class SupervisorNode extends Node implements SupervisorRef, Keeper {
   private limitsOf(slot: Slot, limits: StopLimits): StopLimits {
     const { body, options } = slot.child
     const bound = options.shutdown ?? (body._tag === "Supervisor" ? "infinity" : undefined)
-    if (slot.record.stuck || bound === "brutal_kill") return { ...limits, grace: 0, interrupt: 0 }
+    if (slot.record.isStuck || bound === "brutal_kill") return { ...limits, grace: 0, interrupt: 0 }
     if (bound === "infinity") return { ...limits, interrupt: Infinity }
     return bound === undefined ? limits : { ...limits, interrupt: Duration.toMillis(bound) }
   }
