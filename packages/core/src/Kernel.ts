@@ -111,7 +111,8 @@ export const millisOf = (what: string, input: Duration.Input): number => {
 
 /**
  * How long a stop may take: `grace` for a routine that was asked to drain, `interrupt` for one that has no bound of
- * its own, both in milliseconds, and never past the monotonic time `deadline`. `by` annotates the interruption.
+ * its own, both in milliseconds, and never past the monotonic time `deadline`. `by` says why: the interruption itself
+ * carries it, or with `told` only what is told of it (exit, snapshot, events), which costs half of it.
  *
  * @category models
  * @since 0.1.0
@@ -121,6 +122,7 @@ export interface StopLimits {
   readonly interrupt: number
   readonly deadline: number
   readonly by?: Context.Context<never> | undefined
+  readonly told?: boolean | undefined
 }
 
 /**

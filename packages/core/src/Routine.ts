@@ -113,9 +113,10 @@ const await_ = <A, E>(self: Routine<A, E>): Effect.Effect<Exit.Exit<A, E>> =>
   Effect.suspend(() => {
     const record = recordOf(self)
     record.observed = true
-    return record.exit === undefined
-      ? waitFor(record.ended, () => record.exit === undefined ? undefined : Effect.succeed(record.exit))
-      : Effect.succeed(record.exit)
+    const { toldExit } = record
+    return toldExit === undefined
+      ? waitFor(record.ended, () => record.toldExit === undefined ? undefined : Effect.succeed(record.toldExit))
+      : Effect.succeed(toldExit)
   })
 
 export {

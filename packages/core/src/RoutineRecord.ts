@@ -135,6 +135,8 @@ export class RoutineRecord extends Node implements Routine<never, never>, Scope.
   scope: Scope.Closeable | undefined = undefined
   /** The final end. */
   exit: Exit.Exit<never, never> | undefined = undefined
+  /** Why it was interrupted, until the exit says it: most exits nobody reads. */
+  private by: Context.Context<never> | undefined = undefined
   private fiberExit: Exit.Exit<unknown, unknown> | undefined = undefined
   private imposed: Imposed | undefined = undefined
   private endWaiters: Waiters<Exit.Exit<never, never>> | undefined = undefined
@@ -226,6 +228,7 @@ export class RoutineRecord extends Node implements Routine<never, never>, Scope.
     this.isReady = false
     this.stopping = false
     this.wasInterrupted = false
+    this.by = undefined
     this.imposed = undefined
     this.seenVitals = undefined
     if (options.linkForks === true) this.vitals.linkForks = true
@@ -283,9 +286,10 @@ export class RoutineRecord extends Node implements Routine<never, never>, Scope.
     })
   }
 
-  private closed(exit: Exit.Exit<unknown, unknown>): void {
+  private closed(end: Exit.Exit<unknown, unknown>): void {
     const { bus, history, writer } = this.kernel
     const now = writer.now()
+    const exit = this.isSupervised || bus.observed ? this.telling(end) : end
     this.fiberExit = undefined
     this.scope = undefined
     if (this.isSupervised || bus.observed) {
@@ -311,7 +315,7 @@ export class RoutineRecord extends Node implements Routine<never, never>, Scope.
     const reason = this.reason(exit)
     this.finish(exit, finalStates[reason], now)
     const { ended } = this.kernel.history
-    if (ended.limit > 0) ended.push(new EndedRoutine(this, exit, reason, this.seenPast))
+    if (ended.limit > 0) ended.push(new EndedRoutine(this, exit, reason, this.seenPast, this.by))
     this.kernel.remove(this)
     if (!this.observed && Exit.isFailure(exit) && reason !== "interrupted") {
       this.kernel.writer.nextTurn({ run: () => this.report(exit.cause) })
@@ -330,12 +334,23 @@ export class RoutineRecord extends Node implements Routine<never, never>, Scope.
   private finish(exit: Exit.Exit<unknown, unknown>, state: State, now: number): void {
     const { bus, writer } = this.kernel
     // The types of its value and its errors are known to the holders of the routine alone.
-    const end = this.exit = exit as Exit.Exit<never, never>
+    this.exit = exit as Exit.Exit<never, never>
     this.move(state, now)
     if (bus.observed) bus.emit("Stopped", this, { state })
-    this.endWaiters?.wake(writer, end)
+    if (this.endWaiters?.isEmpty === false) this.endWaiters.wake(writer, this.toldExit ?? this.exit)
     this.seenWaiting?.ready.wake(writer, undefined)
     this.seenWaiting?.endChanges()
+  }
+
+  /** The final end, and in it why it was interrupted. */
+  get toldExit(): Exit.Exit<never, never> | undefined {
+    return this.exit = this.exit === undefined ? undefined : this.telling(this.exit)
+  }
+
+  private telling<A, E>(exit: Exit.Exit<A, E>): Exit.Exit<A, E> {
+    const { by } = this
+    this.by = undefined
+    return by === undefined || Exit.isSuccess(exit) ? exit : Exit.failCause(Cause.annotate(exit.cause, by))
   }
 
   private endLate(now: number): void {
@@ -385,11 +400,17 @@ export class RoutineRecord extends Node implements Routine<never, never>, Scope.
     if (this.kernel.bus.observed) this.kernel.bus.emit("Stuck", this, { waitedMillis })
   }
 
-  interruptRun(by?: Context.Context<never>): void {
+  /**
+   * Interrupts the present run. What `by` says is known inside it too, in the causes that its finalizers see, unless it
+   * is only `told`: to annotate an interruption costs as much as the rest of it.
+   */
+  interruptRun(by?: Context.Context<never>, told = false): void {
     if (this.scope === undefined || this.fiberExit !== undefined) return
     this.wasInterrupted = true
-    if (this.fiber === undefined) this.waiting.interruption = by
-    else this.fiber.interruptUnsafe(undefined, by)
+    if (told) this.by = by
+    const inside = told ? undefined : by
+    if (this.fiber === undefined) this.waiting.interruption = inside
+    else this.fiber.interruptUnsafe(undefined, inside)
   }
 
   addDrain(drain: Effect.Effect<void>): void {
@@ -469,7 +490,7 @@ export class RoutineRecord extends Node implements Routine<never, never>, Scope.
   }
 
   private interruptWithin(limits: StopLimits, missed: (waitedMillis: number) => void): Effect.Effect<void> | undefined {
-    this.interruptRun(limits.by)
+    this.interruptRun(limits.by, limits.told)
     if (this.scope === undefined || this.isFinal) return undefined
     const { writer } = this.kernel
     const started = writer.now()
@@ -531,6 +552,7 @@ export class RoutineRecord extends Node implements Routine<never, never>, Scope.
 
   snapshot(): RoutineSnapshot {
     const { writer } = this.kernel
+    const exit = this.toldExit
     const lastBeat = this.seenVitals?.heard(writer.now())
     const nextStartAt = this.seenPast?.nextStartAt
     return {
@@ -544,7 +566,7 @@ export class RoutineRecord extends Node implements Routine<never, never>, Scope.
       supervisor: this.isSupervised && this.owner !== undefined ? path(this.owner) : null,
       nextStartAt: nextStartAt === undefined ? null : writer.shown(nextStartAt),
       lastExit: this.seenPast?.lastExit ??
-        (this.exit === undefined ? null : runExit(this, this.reason(this.exit), this.exit, this.since)),
+        (exit === undefined ? null : runExit(this, this.reason(exit), exit, this.since)),
       lastBeat: lastBeat === undefined ? null : writer.shown(lastBeat),
       info: this.seenVitals?.info ?? {},
       forkSite: this.seenPast?.forkSite ?? null,

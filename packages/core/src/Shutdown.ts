@@ -80,7 +80,7 @@ export const ShutdownReport = Schema.Struct({
 export type ShutdownReport = typeof ShutdownReport.Type
 
 /**
- * The budget in milliseconds, with its defaults, from the monotonic time `now`; `by` annotates the interruptions.
+ * The budget in milliseconds, with its defaults, from the monotonic time `now`; `by` says why it stops.
  *
  * @category getters
  * @since 0.1.0
@@ -88,7 +88,7 @@ export type ShutdownReport = typeof ShutdownReport.Type
 export const limits = (budget: ShutdownBudget, now: number, by?: Context.Context<never>): StopLimits => {
   const grace = millisOf("the grace of a shutdown", budget.grace ?? unbounded.grace)
   const interrupt = millisOf("the interrupt of a shutdown", budget.interrupt ?? unbounded.interrupt)
-  return { grace, interrupt, deadline: now + grace + interrupt, by }
+  return { grace, interrupt, deadline: now + grace + interrupt, by, told: true }
 }
 
 /**

@@ -1,3 +1,4 @@
+import type * as Context from "effect/Context"
 import * as Exit from "effect/Exit"
 import { type ExitReason, reasonOf, type RunExit, type State } from "../Event.ts"
 import type { Ended } from "../History.ts"
@@ -27,9 +28,18 @@ export class EndedRoutine implements Ended {
   /** An interruption holds nothing but who asked for it. */
   private readonly lastExit: RunExit | Exit.Exit<void>
 
-  constructor(record: RoutineRecord, exit: Exit.Exit<unknown, unknown>, reason: ExitReason, past: Past | undefined) {
+  private readonly by: Context.Context<never> | undefined
+
+  constructor(
+    record: RoutineRecord,
+    exit: Exit.Exit<unknown, unknown>,
+    reason: ExitReason,
+    past: Past | undefined,
+    by?: Context.Context<never>
+  ) {
     const { kernel, owner, startedAt } = record
     this.kernel = kernel
+    this.by = by
     this.number = record.number
     this.name = record.name
     this.bare = record.bare
@@ -71,7 +81,9 @@ export class EndedRoutine implements Ended {
       restarts: this.restarts,
       supervisor: this.isSupervised && above !== undefined ? above : null,
       nextStartAt: null,
-      lastExit: Exit.isExit(lastExit) ? runExit(this, reasonOf(lastExit), lastExit, this.since) : lastExit,
+      lastExit: Exit.isExit(lastExit)
+        ? runExit(this, reasonOf(lastExit), lastExit, this.since, this.by)
+        : lastExit,
       lastBeat: null,
       info: {},
       forkSite: this.forkSite ?? null,

@@ -1,5 +1,6 @@
 /** How a run ended: what its exit adds up to, and what is told of it. */
 import * as Cause from "effect/Cause"
+import type * as Context from "effect/Context"
 import * as Exit from "effect/Exit"
 import * as Predicate from "effect/Predicate"
 import type { ExitReason, Health, RunExit, State } from "../Event.ts"
@@ -14,7 +15,13 @@ interface Run {
 
 const foreign = "ended by an interruption that was not its own"
 
-export const runExit = (run: Run, reason: ExitReason, exit: Exit.Exit<unknown, unknown>, at: number): RunExit => {
+export const runExit = (
+  run: Run,
+  reason: ExitReason,
+  exit: Exit.Exit<unknown, unknown>,
+  at: number,
+  by?: Context.Context<never>
+): RunExit => {
   const error = Exit.isFailure(exit) ? errorOf(exit.cause) : undefined
   return {
     incarnation: run.incarnation,
@@ -23,7 +30,7 @@ export const runExit = (run: Run, reason: ExitReason, exit: Exit.Exit<unknown, u
     ranMillis: run.startedAt === undefined ? 0 : Math.round((at - run.startedAt) * 1000) / 1000,
     errorType: error !== undefined ? errorType(error.value) : reason === "failure" ? "Interrupted" : null,
     message: error !== undefined ? errorMessage(error.value) : reason === "failure" ? foreign : null,
-    cancelledBy: Exit.isFailure(exit) ? cancelledBy(Cause.annotations(exit.cause)) : null
+    cancelledBy: Exit.isFailure(exit) ? cancelledBy(by ?? Cause.annotations(exit.cause)) : null
   }
 }
 
