@@ -43,13 +43,14 @@ import * as Predicate from "effect/Predicate"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { type DeadlineExceeded, type GroupClosed, NotReady } from "./CoreError.ts"
+import { forkSite } from "./internal/ForkSite.ts"
 import { GroupNode, place, type Request, type Settings, type TaskRecord, TypeId } from "./internal/GroupNode.ts"
 import { LongGroupNode } from "./internal/LongGroupNode.ts"
 import { StreamNode } from "./internal/StreamNode.ts"
 import * as Joiner from "./Joiner.ts"
 import { because, millisOf, path, unbounded } from "./Kernel.ts"
 import type { Routine, RoutineOptions } from "./Routine.ts"
-import { Current, forkSite } from "./RoutineRecord.ts"
+import { Current } from "./RoutineRecord.ts"
 
 /**
  * A group that is running.
@@ -146,7 +147,10 @@ export interface GroupOptions<
  * @category models
  * @since 0.1.0
  */
-export type TaskOptions = Pick<RoutineOptions, "name" | "attributes" | "drain" | "shutdown">
+export type TaskOptions = Pick<
+  RoutineOptions,
+  "name" | "attributes" | "drain" | "shutdown" | "idleTimeout" | "resources"
+>
 
 /**
  * Runs a body that forks tasks, and waits for all of them. Returns the body's value, or fails with the first failure

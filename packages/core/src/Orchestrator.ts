@@ -38,6 +38,7 @@ import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { NotReady, OrchestratorClosed, type SupervisorFailure } from "./CoreError.ts"
 import type { OrchestratorEvent } from "./Event.ts"
+import { forkSite, keepForkSites } from "./internal/ForkSite.ts"
 import {
   because,
   descendants,
@@ -52,7 +53,7 @@ import {
   unbounded
 } from "./Kernel.ts"
 import type { Routine, RoutineOptions } from "./Routine.ts"
-import { Current, forkSite, keepForkSites, RoutineRecord, withoutSpan } from "./RoutineRecord.ts"
+import { Current, RoutineRecord, withoutSpan } from "./RoutineRecord.ts"
 import * as Shutdown from "./Shutdown.ts"
 import {
   formatStats,

@@ -675,36 +675,3 @@ export const withoutSpan = (context: Context.Context<never>): Context.Context<ne
   Context.getOrUndefined(context, Tracer.ParentSpan) === undefined
     ? context
     : Context.omit(Tracer.ParentSpan)(context) as Context.Context<never>
-
-/** How many orchestrators keep the lines that fork. */
-let keepers = 0
-
-/**
- * While the scope is open, `forkSite` looks where it is called from.
- *
- * @stability unstable
- * @category operations
- * @since 0.1.0
- */
-export const keepForkSites: Effect.Effect<void, never, Scope.Scope> = Effect.acquireRelease(
-  Effect.sync(() => void keepers++),
-  () => Effect.sync(() => void keepers--)
-)
-
-/**
- * The line that called `fork`, as the stack tells it. Undefined while no orchestrator keeps them, and where the engine
- * cannot tell (it needs V8's `Error.captureStackTrace`).
- *
- * @stability unstable
- * @category getters
- * @since 0.1.0
- */
-export const forkSite = (fork: (...args: ReadonlyArray<never>) => unknown): string | undefined => {
-  if (keepers === 0 || !("captureStackTrace" in Error)) return undefined
-  const { stackTraceLimit } = Error
-  Error.stackTraceLimit = 1
-  const site: { readonly stack?: string } = {}
-  Error.captureStackTrace(site, fork)
-  Error.stackTraceLimit = stackTraceLimit
-  return site.stack?.split("\n")[1]?.trim()
-}

@@ -89,6 +89,17 @@ describe("an idle timeout", () => {
       assert.deepStrictEqual(yield* Orchestrator.list, [])
     }).pipe(Effect.scoped, provided))
 
+  it.effect("fails the group of the task, with the defect", () =>
+    Effect.gen(function*() {
+      const running = yield* Effect.forkChild(
+        Group.run((group) => Group.fork(group, Effect.never, { idleTimeout: "1 second" })),
+        { startImmediately: true }
+      )
+      yield* TestClock.adjust("1 second")
+      const exit = yield* Fiber.await(running)
+      assert.isTrue(Exit.isFailure(exit) && Cause.squash(exit.cause) instanceof CoreError.IdleTimeout)
+    }).pipe(provided))
+
   it.effect(
     "of 100,000 routines ends exactly those that are silent",
     () =>
