@@ -201,9 +201,11 @@ class Children implements Iterable<Node> {
  * @since 0.1.0
  */
 export const path = (node: Node): string => {
-  const { owner } = node
-  if (owner === undefined) return `/${escaped(node.name)}`
-  return node.transparent ? path(owner) : `${path(owner)}/${segment(node)}`
+  let below = ""
+  let at = node
+  // No recursion: routines may nest deeper than the stack.
+  for (; at.owner !== undefined; at = at.owner) if (!at.transparent) below = `/${segment(at)}${below}`
+  return `/${escaped(at.name)}${below}`
 }
 
 /**

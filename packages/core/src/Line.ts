@@ -7,10 +7,10 @@
  * **Example** (The second becomes the first)
  *
  * ```ts import.meta.vitest
- * import { Line, Waiting } from "@effect-orchestra/core/Line"
+ * import { Line, Place } from "@effect-orchestra/core/Line"
  *
  * const line = new Line()
- * const [a, b] = [new Waiting(undefined), new Waiting(undefined)]
+ * const [a, b] = [new Place(undefined), new Place(undefined)]
  * line.add(a, 0)
  * line.add(b, 10)
  * line.delete(a, 15)
@@ -30,10 +30,10 @@ import { Stopwatch } from "./Stopwatch.ts"
  * @category models
  * @since 0.1.0
  */
-export class Waiting {
+export class Place {
   readonly own: Stopwatch | undefined
-  previous: Waiting | undefined = undefined
-  next: Waiting | undefined = undefined
+  previous: Place | undefined = undefined
+  next: Place | undefined = undefined
   waits = false
   resume: (effect: Effect.Effect<unknown, unknown>) => void = () => undefined
 
@@ -48,9 +48,9 @@ export class Waiting {
  * @category models
  * @since 0.1.0
  */
-export class Line<W extends Waiting> {
-  private head: Waiting | undefined = undefined
-  private tail: Waiting | undefined = undefined
+export class Line<W extends Place> {
+  private head: Place | undefined = undefined
+  private tail: Place | undefined = undefined
   readonly watch = new Stopwatch()
 
   get size(): number {

@@ -24,7 +24,7 @@ import { Backlog, Item, type Stored } from "./Backlog.ts"
 import { MailboxClosed, MailboxFull } from "./CoreError.ts"
 import type { State } from "./Event.ts"
 import { type Kernel, Node, path, shown } from "./Kernel.ts"
-import { Line, Waiting } from "./Line.ts"
+import { Line, Place } from "./Line.ts"
 import type { DeadLetter, Mailbox, MailboxOptions, Offered, Overflow, UndeliveredReason } from "./Mailbox.ts"
 import { Current } from "./RoutineRecord.ts"
 import type { MailboxSnapshot, MailboxStats } from "./Snapshot.ts"
@@ -43,7 +43,7 @@ interface Ending<E> {
 
 const nothing = (): Taken<never> => ({ messages: [], items: undefined })
 
-class Sender<A> extends Waiting {
+class Sender<A> extends Place {
   readonly items: ReadonlyArray<Stored<A>>
   offset = 0
 
@@ -71,7 +71,7 @@ interface Demand<A, B> {
   readonly shape: (taken: Taken<A>) => B
 }
 
-class Receiver<A> extends Waiting {
+class Receiver<A> extends Place {
   readonly demand: Demand<A, unknown>
   /** What it was handed, until it goes on. */
   taken: Taken<A> = nothing()
@@ -274,7 +274,7 @@ export class MailboxNode<in out A, in out E> extends Node implements Mailbox<A, 
     const { writer } = this.kernel
     const sender = new Sender(own, items)
     // It is resumed with the end of a send.
-    sender.resume = resume as Waiting["resume"]
+    sender.resume = resume as Place["resume"]
     this.senders.add(sender, writer.now())
     this.arm()
     return () => {
@@ -366,7 +366,7 @@ export class MailboxNode<in out A, in out E> extends Node implements Mailbox<A, 
     const receiver = new Receiver(fiber.getRef(Current)?.blocked, demand)
     return Effect.callback<B, E | MailboxClosed>((resume) => {
       // It is resumed with what its demand makes of messages, or with an end.
-      receiver.resume = resume as Waiting["resume"]
+      receiver.resume = resume as Place["resume"]
       // Things may have changed since the step before.
       if (min === 0 || (this.mayTake && this.isEnough(min))) {
         const taken = receiver.taken = this.mayTake ? this.hand(max) : nothing()

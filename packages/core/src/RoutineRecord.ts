@@ -390,7 +390,7 @@ export class RoutineRecord extends Node implements Routine<never, never>, Scope.
     const asked = writer.now()
     const overdue = writer.after(bound, { run: () => this.overdue(writer.now() - asked) })
     this.onRunEnd(() => writer.cancel(overdue))
-    writer.wake({ run: () => this.interruptRun(because("idle_timeout", this)) })
+    this.interruptRun(because("idle_timeout", this))
   }
 
   /** Timed out, interrupted, and still running. A keeper waits for its end; else nobody does. */
@@ -408,9 +408,11 @@ export class RoutineRecord extends Node implements Routine<never, never>, Scope.
     if (this.scope === undefined || this.fiberExit !== undefined) return
     this.wasInterrupted = true
     if (told) this.by = by
+    const { fiber } = this
     const inside = told ? undefined : by
-    if (this.fiber === undefined) this.waiting.interruption = inside
-    else this.fiber.interruptUnsafe(undefined, inside)
+    if (fiber === undefined) this.waiting.interruption = inside
+    // By way of the writer: a fiber that is interrupted stops what it has forked, and that what it has forked.
+    else this.kernel.writer.wake({ run: () => fiber.interruptUnsafe(undefined, inside) })
   }
 
   addDrain(drain: Effect.Effect<void>): void {

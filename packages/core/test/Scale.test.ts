@@ -123,4 +123,19 @@ describe("5,000 groups, each in a task or in the body of the one before", () => 
       }),
     30_000
   )
+
+  it.effect("nested 3,000 deep are listed with their paths, and end", () =>
+    Effect.gen(function*() {
+      const nest = (depth: number): Effect.Effect<void, never, Orchestrator> =>
+        depth === 0 ? Effect.never : Effect.scoped(Effect.gen(function*() {
+          yield* Orchestrator.forkScoped(Effect.suspend(() => nest(depth - 1)), { name: "n" })
+          return yield* Effect.never
+        })).pipe(Effect.orDie)
+      yield* Orchestrator.fork(nest(3000), { name: "n" })
+      for (let turn = 0; turn < 500; turn++) yield* Effect.yieldNow
+      const routines = yield* Orchestrator.list
+      assert.strictEqual(routines.at(-1)?.path, `/orchestra${"/n".repeat(3001)}`)
+      const report = yield* Orchestrator.shutdown()
+      assert.deepStrictEqual([report.clean, report.stopped], [true, 3001])
+    }).pipe(Effect.provide(Orchestrator.layer)), 30_000)
 })

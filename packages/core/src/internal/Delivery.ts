@@ -13,7 +13,7 @@ import * as MutableList from "effect/MutableList"
 import { BusClosed, MailboxClosed, MailboxFull } from "../CoreError.ts"
 import type { State } from "../Event.ts"
 import { type Kernel, Node, path, shown } from "../Kernel.ts"
-import { Line, Waiting } from "../Line.ts"
+import { Line, Place } from "../Line.ts"
 import type { RoutineRecord } from "../RoutineRecord.ts"
 import type { MailboxSnapshot, MailboxStats, TopicSnapshot } from "../Snapshot.ts"
 import type { Stopwatch } from "../Stopwatch.ts"
@@ -23,7 +23,7 @@ import type { Job } from "../Writer.ts"
 type Message = Envelope<unknown>
 
 /** Whoever waits for a message. It looks again when it is woken: another may have been faster. */
-export class Taker extends Waiting implements Job {
+export class Taker extends Place implements Job {
   readonly run: () => void
 
   constructor(own: Stopwatch | undefined, run: () => void) {
@@ -38,7 +38,7 @@ export type Published = Effect.Effect<Message, BusClosed | MailboxFull>
 type Send = (topic: Definition, message: Message, record: RoutineRecord | undefined) => Published
 
 /** A publisher that waits for room. */
-class Publisher extends Waiting implements Job {
+class Publisher extends Place implements Job {
   readonly message: Message
   published: Published
 
