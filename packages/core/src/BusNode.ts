@@ -170,7 +170,10 @@ export class BusNode extends Node {
   private comesFrom(fiber: Fiber.Fiber<unknown, unknown>): void {
     this.from = fiber.context
     this.record = fiber.getRef(Current)
-    this.handling = fiber.getRef(Handling)
+    const handling = fiber.getRef(Handling)
+    const handler = handling && this.reactions.get(handling.envelope.topic)?.get(handling.group)?.record
+    // What a handler forks into the tree outlives the message, which is the cause of nothing it does later.
+    this.handling = handler !== undefined && isWithin(this.record, handler) ? handling : undefined
   }
 
   private envelope(
@@ -445,3 +448,9 @@ export class BusNode extends Node {
 
 const described = ({ capacity, kind, name, overflow, replay }: Topic.Definition): string =>
   `${kind} topic "${name}" (capacity ${capacity}, overflow ${overflow}, replay ${replay})`
+
+const isWithin = (node: Node | undefined, above: Node): boolean => {
+  let at = node
+  while (at !== undefined && at !== above) at = at.owner
+  return at !== undefined
+}

@@ -1,4 +1,4 @@
-import { Bus, Orchestrator, Subscription, Topic } from "@effect-orchestra/core"
+import { Bus, Group, Orchestrator, Subscription, Topic } from "@effect-orchestra/core"
 import { atEveryOperation } from "@effect-orchestra/core/testing"
 import { assert, describe, it } from "@effect/vitest"
 import { Cause, Deferred, Effect, Exit, Layer, Logger, Random, Schedule, Schema, Scope } from "effect"
@@ -265,6 +265,25 @@ describe("Bus.react", () => {
         const outside = yield* Bus.publish(Numbers, 1)
         assert.strictEqual(outside.causationId, undefined)
       }).pipe(inBus))
+
+    it.effect("a task of the handler's group publishes on behalf of the message, a routine that outlives it does not", () =>
+      Effect.gen(function*() {
+        const replies = yield* Bus.subscribe(Numbers)
+        yield* Bus.react(Orders, {
+          group: "stock",
+          handler: ({ n }) =>
+            Effect.andThen(
+              Orchestrator.fork(Effect.andThen(Effect.sleep("1 second"), Bus.publish(Numbers, -n))),
+              Group.run((group) => Group.fork(group, Bus.publish(Numbers, n)))
+            )
+        })
+        const order = yield* Bus.publish(Orders, { id: "a", n: 1 })
+        const [inside] = yield* Subscription.receiveAll(replies)
+        yield* TestClock.adjust("1 second")
+        const [later] = yield* Subscription.receiveAll(replies)
+        assert.deepStrictEqual([inside?.value, inside?.causationId], [1, order.id])
+        assert.deepStrictEqual([later?.value, later?.causationId], [-1, undefined])
+      }).pipe(Effect.scoped, Effect.provide(Layer.provideMerge(Bus.layer, Orchestrator.layer))))
 
     it.effect("the scope of a handler is closed when it ends", () =>
       Effect.gen(function*() {
