@@ -91,8 +91,8 @@ export class TaskRecord extends RoutineRecord {
     starting?.(this)
   }
 
-  override interruptRun(by?: Context.Context<never>): void {
-    if (this.parked === undefined) super.interruptRun(by)
+  override interruptRun(by?: Context.Context<never>, told?: boolean): void {
+    if (this.parked === undefined) super.interruptRun(by, told)
     else this.group.forget(this)
   }
 }
