@@ -496,14 +496,11 @@ export class EventBus {
   private readonly hooks = new Set<Hook>()
   private readonly subscribers = new Set<Queue.Queue<OrchestratorEvent>>()
   private seq = 0
+  /** Whether anybody listens: ask before making an event. */
+  observed = false
 
   constructor(kernel: Kernel) {
     this.kernel = kernel
-  }
-
-  /** Whether anybody listens: ask before making an event. */
-  get observed(): boolean {
-    return this.hooks.size > 0 || this.subscribers.size > 0
   }
 
   emit<Tag extends keyof EventMap>(tag: Tag, node: Node, body: Body<Tag>): void {
@@ -513,8 +510,18 @@ export class EventBus {
   }
 
   instrument(hook: Hook): () => void {
-    this.hooks.add(hook)
-    return () => this.hooks.delete(hook)
+    return this.listen(this.hooks, hook)
+  }
+
+  private listen<A>(listeners: Set<A>, listener: A): () => void {
+    listeners.add(listener)
+    this.observed = true
+    return () => this.unlisten(listeners, listener)
+  }
+
+  private unlisten<A>(listeners: Set<A>, listener: A): void {
+    listeners.delete(listener)
+    this.observed = this.hooks.size > 0 || this.subscribers.size > 0
   }
 
   /** The events from the moment the stream is run. A gap in their numbers is what the stream was too slow for. */
@@ -523,9 +530,9 @@ export class EventBus {
       Effect.acquireRelease(
         Effect.tap(
           Queue.sliding<OrchestratorEvent>(streamCapacity),
-          (queue) => Effect.sync(() => this.subscribers.add(queue))
+          (queue) => Effect.sync(() => this.listen(this.subscribers, queue))
         ),
-        (queue) => Effect.sync(() => this.subscribers.delete(queue))
+        (queue) => Effect.sync(() => this.unlisten(this.subscribers, queue))
       ),
       (queue) =>
         Stream.mapAccum(Stream.fromQueue(queue), () => this.seq, (last, event) => {
@@ -558,7 +565,7 @@ export class EventBus {
     try {
       hook(event)
     } catch (defect) {
-      this.hooks.delete(hook)
+      this.unlisten(this.hooks, hook)
       Effect.runForkWith(this.kernel.context)(
         Effect.logError("an instrumentation hook threw and was removed", defect)
       )

@@ -32,6 +32,7 @@ import * as Context from "effect/Context"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import type * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Scope from "effect/Scope"
@@ -186,7 +187,7 @@ export class Orchestrator extends Context.Service<Orchestrator, {
     const site = forkSite(Orchestrator.fork)
     return Effect.withFiber((fiber) => {
       const { kernel } = Context.getUnsafe(fiber.context, Orchestrator)
-      return forkUnder(kernel, kernel, provided(effect), fiber.context, options, site)
+      return forkUnder(kernel, kernel, provided(effect), contextOf(fiber), options, site)
     })
   }
 
@@ -214,7 +215,7 @@ export class Orchestrator extends Context.Service<Orchestrator, {
       const { kernel } = Context.getUnsafe(fiber.context, Orchestrator)
       const parent = fiber.getRef(Current)
       const holder = { scope: Context.getUnsafe(fiber.context, Scope.Scope), parent }
-      return forkUnder(kernel, parent ?? kernel, provided(effect), fiber.context, options, site, holder)
+      return forkUnder(kernel, parent ?? kernel, provided(effect), contextOf(fiber), options, site, holder)
     })
   }
 
@@ -278,6 +279,10 @@ export const kernelOf = (context: Context.Context<never>, name: string, around?:
 /** What the effect requires stands in the context that it is forked with. */
 const provided = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E> => effect as Effect.Effect<A, E>
 
+/** What is forked inherits no span. The fiber knows whether there is one without a look into its context. */
+const contextOf = ({ cache, context }: Fiber.Fiber<unknown, unknown>): Context.Context<never> =>
+  cache.span === undefined ? context : withoutSpan(context)
+
 // One for all who give none.
 const noOptions: RoutineOptions = {}
 
@@ -302,7 +307,7 @@ const forkUnder = <A, E>(
   const forked = () => {
     const record = new RoutineRecord(kernel, owner, options)
     record.forkedAt(site)
-    record.start(effect, withoutSpan(context), { readyNow: options.ready !== "signal" })
+    record.start(effect, context, { readyNow: options.ready !== "signal" })
     return record
   }
   if (holder === undefined && options.awaitReady !== true) return Effect.succeed(forked())

@@ -315,11 +315,20 @@ export class RoutineRecord extends Node implements Routine<never, never>, Scope.
     const reason = this.reason(exit)
     this.finish(exit, finalStates[reason], now)
     const { ended } = this.kernel.history
-    if (ended.limit > 0) ended.push(new EndedRoutine(this, exit, reason, this.seenPast, this.by))
+    if (ended.limit > 0) {
+      ended.push(this.holds(exit) ? new EndedRoutine(this, exit, reason, this.seenPast, this.by) : this)
+    }
     this.kernel.remove(this)
     if (!this.observed && Exit.isFailure(exit) && reason !== "interrupted") {
       this.kernel.writer.nextTurn({ run: () => this.report(exit.cause) })
     }
+  }
+
+  /** Whether it keeps alive anything that is not its own: then the history remembers it by another. */
+  private holds(exit: Exit.Exit<unknown, unknown>): boolean {
+    return Exit.isFailure(exit) || exit.value !== undefined || this.owner !== this.kernel ||
+      this.keeper !== undefined ||
+      this.seenPast !== undefined || this.options.drain !== undefined || this.options.resources !== undefined
   }
 
   /** No longer waits for a run that ignores its interruption. It stays listed until it ends. */
