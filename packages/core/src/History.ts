@@ -68,6 +68,22 @@ export class Attempts {
 }
 
 /**
+ * What is remembered of a routine beyond its present run.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export class Past {
+  /** How often a run followed one that the keeper did not want to end. */
+  restarts = 0
+  nextStartAt: number | undefined = undefined
+  lastExit: RunExit | undefined = undefined
+  /** The line that forked it, where the orchestrator keeps them. */
+  forkSite: string | undefined = undefined
+  readonly attempts = new Attempts()
+}
+
+/**
  * A routine that has ended, as it can still be shown.
  *
  * @category models

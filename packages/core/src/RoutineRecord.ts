@@ -18,7 +18,7 @@ import * as Scope from "effect/Scope"
 import * as Tracer from "effect/Tracer"
 import { IdleTimeout } from "./CoreError.ts"
 import { type ExitReason, type Health, reasonOf, type RunExit, type State } from "./Event.ts"
-import { Attempts } from "./History.ts"
+import { Past } from "./History.ts"
 import { EndedRoutine } from "./internal/EndedRoutine.ts"
 import {
   errorMessage,
@@ -612,23 +612,6 @@ const shared: Partial<RoutineRecord> = {
   kind: "routine"
 }
 Object.assign(RoutineRecord.prototype, shared, { parent: undefined })
-
-/**
- * What is remembered of a routine beyond its present run.
- *
- * @stability unstable
- * @category models
- * @since 0.1.0
- */
-export class Past {
-  /** How often a run followed one that the keeper did not want to end. */
-  restarts = 0
-  nextStartAt: number | undefined = undefined
-  lastExit: RunExit | undefined = undefined
-  /** The line that forked it, where the orchestrator keeps them. */
-  forkSite: string | undefined = undefined
-  readonly attempts = new Attempts()
-}
 
 /** How many changes a stream may lag behind before it loses the oldest. */
 const changesCapacity = 64

@@ -1,9 +1,9 @@
 import type * as Context from "effect/Context"
 import * as Exit from "effect/Exit"
 import { type ExitReason, reasonOf, type RunExit, type State } from "../Event.ts"
-import type { Ended } from "../History.ts"
+import type { Ended, Past } from "../History.ts"
 import { type Kernel, path, segment } from "../Kernel.ts"
-import type { Past, RoutineRecord } from "../RoutineRecord.ts"
+import type { RoutineRecord } from "../RoutineRecord.ts"
 import type { RoutineSnapshot } from "../Snapshot.ts"
 import { healthOf, runExit } from "./RunExit.ts"
 
