@@ -17,7 +17,7 @@ import * as Queue from "effect/Queue"
 import * as Scope from "effect/Scope"
 import * as Tracer from "effect/Tracer"
 import { IdleTimeout } from "./CoreError.ts"
-import { type ExitReason, type Health, reasonOf, type RunExit, type State } from "./Event.ts"
+import { type ExitReason, type Health, reasonOf, type State } from "./Event.ts"
 import { Past } from "./History.ts"
 import { EndedRoutine } from "./internal/EndedRoutine.ts"
 import {
