@@ -1,6 +1,6 @@
 /**
- * Structured concurrency for services on Effect: an orchestrator, routines, groups, mailboxes, an honest
- * shutdown.
+ * Structured concurrency for services on Effect: an orchestrator, routines, groups, mailboxes, a bus, an
+ * honest shutdown.
  *
  * @since 0.1.0
  */

@@ -1,4 +1,4 @@
-import { Orchestrator, Routine } from "@effect-orchestra/core"
+import { Bus, Mailbox, Orchestrator, Routine, Topic } from "@effect-orchestra/core"
 import { Api, Telemetry } from "@effect-orchestra/observability"
 import { Child, Supervisor } from "@effect-orchestra/supervisor"
 import { assert, describe, it } from "@effect/vitest"
@@ -196,6 +196,26 @@ describe("Api", () => {
   })
 
   describe("tree", () => {
+    it.effect("shows mailboxes, and the topics of a bus with who subscribes and reacts", () =>
+      Effect.gen(function*() {
+        const Orders = Topic.make("orders", Schema.String)
+        yield* Mailbox.make<string>({ name: "inbox", capacity: 10 })
+        yield* Bus.react(Orders, { group: "stock", handler: () => Effect.never })
+        yield* Bus.subscribe(Orders, { name: "audit" })
+        yield* Bus.publish(Orders, "o-1")
+        const { kernel } = yield* Orchestrator
+        const rows = Array.from(kernel.nodes.values(), Api.row)
+        assert.deepStrictEqual(rows.map(({ kind, path }) => `${kind} ${path}`), [
+          "bus /app/bus",
+          "mailbox /app/inbox",
+          "topic /app/bus/orders",
+          "mailbox /app/bus/orders/stock.inbox",
+          "routine /app/bus/orders/stock",
+          "mailbox /app/bus/orders/audit"
+        ])
+        yield* roundTrip(Schema.Array(Api.Row), rows)
+      }).pipe(Effect.scoped, Effect.provide(Layer.provideMerge(Bus.layer, layer))))
+
     it.effect("nests what stands below, with counts rolled up", () =>
       Effect.gen(function*() {
         yield* withBackoff
