@@ -11,7 +11,7 @@ import * as Schema from "effect/Schema"
 import { BusClosed } from "./CoreError.ts"
 import type { State } from "./Event.ts"
 import { type Published, TopicNode } from "./internal/Delivery.ts"
-import { type Kernel, Node, path, shown, type StopLimits, unbounded } from "./Kernel.ts"
+import { type Kernel, Node, path, positive, shown, type StopLimits, unbounded } from "./Kernel.ts"
 import { type GroupStats, Handling, type ReactOptions, Reactor } from "./Reactor.ts"
 import { Current, RoutineRecord, withoutSpan } from "./RoutineRecord.ts"
 import type { BusSnapshot } from "./Snapshot.ts"
@@ -255,7 +255,7 @@ export class BusNode extends Node {
   ): Effect.Effect<SubscriptionState<A>, BusClosed> {
     const { capacity = topic.capacity, name = "subscriber", overflow = topic.overflow } = options
     if (name === "") throw new Error("the name of a subscription is not empty, got: \"\"")
-    Topic.checkCapacity("the capacity of a subscription", capacity)
+    positive("the capacity of a subscription", capacity)
     if (capacity < topic.replay) {
       throw new Error(`the capacity of a subscription holds the replay of its topic, ${topic.replay}, got: ${capacity}`)
     }
@@ -298,9 +298,7 @@ export class BusNode extends Node {
   ): Effect.Effect<Effect.Effect<void>, BusClosed> {
     const { concurrency = 1, deadLetter, emits = [], group } = options
     if (group === "") throw new Error("the name of a group is not empty, got: \"\"")
-    if (!(Number.isInteger(concurrency) && concurrency > 0)) {
-      throw new Error(`the concurrency of a group is a positive integer, got: ${concurrency}`)
-    }
+    positive("the concurrency of a group", concurrency)
     if (this.reactions.get(topic.name)?.has(group) === true) {
       throw new Error(`a group reacts once to a topic, got: ${group} again on ${topic.name}`)
     }

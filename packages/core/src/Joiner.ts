@@ -30,7 +30,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
 import { NoSuccess, QuorumUnreachable } from "./CoreError.ts"
-import { millisOf } from "./Kernel.ts"
+import { millisOf, positive } from "./Kernel.ts"
 
 const TypeId = "~effect-orchestra/core/Joiner"
 
@@ -317,7 +317,7 @@ export const firstExit: Joiner<FirstExit> = joiner(() => {
  * @since 0.1.0
  */
 export const quorum = (n: number): Joiner<Quorum> => {
-  if (!(Number.isInteger(n) && n > 0)) throw new Error(`a quorum is a positive integer, got: ${n}`)
+  positive("a quorum", n)
   return joiner(() => {
     const won: Array<{ readonly index: number; readonly value: unknown }> = []
     const judge = ({ bodyEnded, remaining }: JoinerGroup): Verdict =>

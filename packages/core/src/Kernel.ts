@@ -110,6 +110,17 @@ export const millisOf = (what: string, input: Duration.Input): number => {
 }
 
 /**
+ * A number that has to be a positive integer. `what` names it in the defect.
+ *
+ * @category getters
+ * @since 0.1.0
+ */
+export const positive = (what: string, n: number): number => {
+  if (!(Number.isInteger(n) && n > 0)) throw new Error(`${what} is a positive integer, got: ${n}`)
+  return n
+}
+
+/**
  * How long a stop may take: `grace` for a routine that was asked to drain, `interrupt` for one that has no bound of
  * its own, both in milliseconds, and never past the monotonic time `deadline`. `by` says why: the interruption itself
  * carries it, or with `told` only what is told of it (exit, snapshot, events), which costs half of it.

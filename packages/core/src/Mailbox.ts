@@ -32,7 +32,7 @@
 import type { NonEmptyReadonlyArray } from "effect/Array"
 import * as Cause from "effect/Cause"
 import * as Channel from "effect/Channel"
-import * as Duration from "effect/Duration"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import { dual } from "effect/Function"
@@ -45,7 +45,7 @@ import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type { Item, Stored } from "./Backlog.ts"
 import type { AskTimeout, MailboxClosed, MailboxFull, Unanswered } from "./CoreError.ts"
-import type { Kernel, Node } from "./Kernel.ts"
+import { millisOf, positive } from "./Kernel.ts"
 import { MailboxNode, nodeOf, type Taken, TypeId } from "./MailboxNode.ts"
 import { kernelOf } from "./Orchestrator.ts"
 import { Answer, answerOf, type Reply } from "./Reply.ts"
@@ -154,27 +154,14 @@ export const make: {
   ): Effect.Effect<Mailbox<A, E>, never, Scope.Scope>
   <A, E = never>(options: MailboxOptions<A>): Effect.Effect<Mailbox<A, E, MailboxFull>, never, Scope.Scope>
 } = <A, E = never>(options: MailboxOptions<A>): Effect.Effect<Mailbox<A, E>, never, Scope.Scope> =>
-  Effect.withFiber((fiber) => makeUnder(kernelOf(fiber.context, "mailbox"), fiber.getRef(Current), options))
-
-/**
- * Makes a mailbox below a node of the tree, for what is built from mailboxes.
- *
- * @stability unstable
- * @category constructors
- * @since 0.1.0
- */
-export const makeUnder = <A, E>(
-  kernel: Kernel,
-  owner: Node | undefined,
-  options: MailboxOptions<A>
-): Effect.Effect<Mailbox<A, E>, never, Scope.Scope> =>
-  Effect.suspend(() => {
-    const { capacity } = options
-    if (!(Number.isInteger(capacity) && capacity > 0)) {
-      throw new Error(`a mailbox's capacity is a positive integer, got: ${capacity}`)
-    }
+  Effect.withFiber((fiber) => {
+    const capacity = positive("a mailbox's capacity", options.capacity)
+    const kernel = kernelOf(fiber.context, "mailbox")
     return Effect.acquireRelease(
-      Effect.map(Queue.bounded<Stored<A>>(capacity), (queue) => new MailboxNode<A, E>(kernel, owner, queue, options)),
+      Effect.map(
+        Queue.bounded<Stored<A>>(capacity),
+        (queue) => new MailboxNode<A, E>(kernel, fiber.getRef(Current), queue, options)
+      ),
       (node) => node.close()
     )
   })
@@ -429,9 +416,7 @@ export const receiveWith: {
   { attempts = 3, onFailure = "redeliver" }: HandlerOptions = {}
 ): Effect.Effect<Exit.Exit<B, E2>, E | MailboxClosed, R> =>
   Effect.uninterruptibleMask((restore) => {
-    if (!(Number.isInteger(attempts) && attempts > 0)) {
-      throw new Error(`a message is tried a positive integer of times, got: ${attempts}`)
-    }
+    positive("how often a message is tried", attempts)
     const node = nodeOf(self)
     const failed = (item: Item<A>, cause: Cause.Cause<E2>) => {
       if (onFailure === "drop") return Effect.sync(() => node.dropFailed(item))
@@ -474,9 +459,7 @@ export const stream = <A, E, Full>(
   { chunk = Infinity }: { readonly chunk?: number | undefined } = {}
 ): Stream.Stream<A, E | MailboxClosed> =>
   Stream.fromChannel(Channel.fromTransform((_, scope: Scope.Scope) => {
-    if (!((Number.isInteger(chunk) || chunk === Infinity) && chunk > 0)) {
-      throw new Error(`a stream takes chunks of a positive integer of messages, got: ${chunk}`)
-    }
+    if (chunk !== Infinity) positive("the chunk of a stream", chunk)
     const node = nodeOf(self)
     // It is received when the stream asks for the next one.
     let last: Taken<A> | undefined
@@ -532,7 +515,7 @@ export const ask: {
   options?: { readonly timeout?: Duration.Input | undefined }
 ): Effect.Effect<B, E2 | AskTimeout | MailboxClosed | Unanswered | Full> =>
   Effect.withFiber((fiber) => {
-    const millis = toMillis(options?.timeout ?? "5 seconds")
+    const millis = millisOf("the timeout of a question", options?.timeout ?? "5 seconds")
     const answer = new Answer<A, B, E2>(nodeOf(self))
     // It fails with `MailboxFull` where the type of the mailbox says so.
     return answer.ask(question(answer), millis, fiber) as Effect.Effect<
@@ -540,12 +523,6 @@ export const ask: {
       E2 | AskTimeout | MailboxClosed | Unanswered | Full
     >
   }))
-
-const toMillis = (timeout: Duration.Input): number => {
-  const millis = typeof timeout === "number" ? timeout : Duration.toMillis(timeout)
-  if (!(millis >= 0)) throw new Error(`the timeout of a question is a duration of at least 0, got: ${timeout}`)
-  return millis
-}
 
 /**
  * Answers a question. False when that comes too late.

@@ -395,11 +395,16 @@ export class RoutineRecord extends Node implements Routine<never, never>, Scope.
     const { writer } = this.kernel
     this.imposed = new Imposed(Cause.die(new IdleTimeout({ path: path(this), idleMillis })), "idle_timeout")
     this.move("stopping")
-    const bound = this.options.shutdown === undefined ? unbounded.interrupt : Duration.toMillis(this.options.shutdown)
+    const bound = this.boundOf(unbounded)
     const asked = writer.now()
     const overdue = writer.after(bound, { run: () => this.overdue(writer.now() - asked) })
     this.onRunEnd(() => writer.cancel(overdue))
     this.interruptRun(because("idle_timeout", this))
+  }
+
+  /** How many milliseconds its interruption may take. */
+  private boundOf({ interrupt }: StopLimits): number {
+    return this.options.shutdown === undefined ? interrupt : Duration.toMillis(this.options.shutdown)
   }
 
   /** Timed out, interrupted, and still running. A keeper waits for its end; else nobody does. */
@@ -505,8 +510,7 @@ export class RoutineRecord extends Node implements Routine<never, never>, Scope.
     if (this.scope === undefined || this.isFinal) return undefined
     const { writer } = this.kernel
     const started = writer.now()
-    const own = this.options.shutdown === undefined ? limits.interrupt : Duration.toMillis(this.options.shutdown)
-    const bound = Math.max(0, Math.min(own, limits.deadline - started))
+    const bound = Math.max(0, Math.min(this.boundOf(limits), limits.deadline - started))
     if (bound === 0) {
       return Effect.map(Effect.yieldNow, () => {
         if (this.scope !== undefined && !this.isFinal) missed(0)

@@ -24,17 +24,12 @@ import { identity } from "effect/Function"
 import * as Predicate from "effect/Predicate"
 import * as Schema from "effect/Schema"
 import type { MailboxFull } from "./CoreError.ts"
+import { positive } from "./Kernel.ts"
+import type { Overflow } from "./Mailbox.ts"
+
+export type { Overflow } from "./Mailbox.ts"
 
 const TypeId = "~effect-orchestra/core/Topic"
-
-/**
- * What publishing does when a subscriber has no room: wait, lose the new message or the oldest one for that
- * subscriber, or fail.
- *
- * @category models
- * @since 0.1.0
- */
-export type Overflow = "suspend" | "drop_new" | "drop_old" | "fail"
 
 /**
  * What a topic is, whatever its messages are.
@@ -73,7 +68,7 @@ export interface TopicOptions {
   readonly kind?: Definition["kind"] | undefined
   /** How many messages may wait: for each subscriber of a broadcast, in all of a queue. Default 1,024. */
   readonly capacity?: number | undefined
-  /** What happens when there is no room. Default `"suspend"`: publishing waits. */
+  /** What happens when a subscriber has no room; losses are that subscriber's. Default `"suspend"`: publishing waits. */
   readonly overflow?: Overflow | undefined
   /** How many of the last messages a new subscriber of a broadcast gets first, at most `capacity`. Default 0. */
   readonly replay?: number | undefined
@@ -132,17 +127,12 @@ export const make: {
 } = <A>(name: string, schema: Schema.Schema<A>, options: TopicOptions = {}): Topic<A> => {
   const { capacity = 1024, kind = "broadcast", overflow = "suspend", replay = 0 } = options
   if (name === "") throw new Error("the name of a topic is not empty, got: \"\"")
-  checkCapacity("the capacity of a topic", capacity)
+  positive("the capacity of a topic", capacity)
   if (!(Number.isInteger(replay) && replay >= 0 && replay <= capacity)) {
     throw new Error(`the replay of a topic is an integer from 0 to its capacity, got: ${replay}`)
   }
   if (kind === "queue" && replay > 0) throw new Error(`a queue topic keeps no replay, got: ${replay}`)
   return { [TypeId]: { _A: identity, _E: identity }, name, schema, kind, capacity, overflow, replay }
-}
-
-/** @internal */
-export const checkCapacity = (what: string, capacity: number): void => {
-  if (!(Number.isInteger(capacity) && capacity > 0)) throw new Error(`${what} is a positive integer, got: ${capacity}`)
 }
 
 /**

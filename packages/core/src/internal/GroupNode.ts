@@ -304,7 +304,7 @@ export class GroupNode extends Node implements Keeper, JoinerGroup {
     // A producer sees the cause before it is interrupted itself.
     for (const task of tasks) this.drop(task, Effect.failCause(stopped))
     if (body !== undefined) writer.wake({ run: () => body.interruptUnsafe(undefined, by) })
-    if (!gently) { for (const task of tasks) if (!task.isFinal) writer.wake({ run: () => task.interruptRun(by) }) }
+    if (!gently) { for (const task of tasks) if (!task.isFinal) task.interruptRun(by) }
     this.check()
   }
 

@@ -38,7 +38,7 @@ import * as Random from "effect/Random"
 import { Scheduler } from "effect/Scheduler"
 import type * as Scope from "effect/Scope"
 import * as TestClock from "effect/testing/TestClock"
-import { because, descendants, type Kernel } from "../Kernel.ts"
+import { because, descendants, type Kernel, positive } from "../Kernel.ts"
 import { Orchestrator, type OrchestratorOptions } from "../Orchestrator.ts"
 import { assertNoLeaks, liveNodes } from "./Leak.ts"
 import { SeededRandom } from "./SeededRandom.ts"
@@ -111,10 +111,7 @@ export const run = <A, E, R>(
   effect: Effect.Effect<A, E, R>,
   options: RunOptions = {}
 ): Effect.Effect<A, E, Exclude<R, Orchestrator | Scope.Scope>> => {
-  const { maxSteps = 1_000_000 } = options
-  if (!(Number.isInteger(maxSteps) && maxSteps > 0)) {
-    throw new Error(`the maxSteps of a run is a positive integer, got: ${maxSteps}`)
-  }
+  const maxSteps = positive("the maxSteps of a run", options.maxSteps ?? 1_000_000)
   return Effect.contextWith((outer: Context.Context<Exclude<R, Orchestrator | Scope.Scope>>) => {
     const scheduler = new SeededScheduler(options.seed ?? 0, { manual: true, yieldChance: options.yieldChance })
     const clock = new VirtualClock(scheduler)
