@@ -80,7 +80,7 @@ export class IdleTimeout extends Schema.TaggedError<IdleTimeout>()("IdleTimeout"
   idleMillis: Schema.Finite
 }) {
   override get message(): string {
-    return `${this.path} gave no sign of life for ${this.idleMillis} ms`
+    return `${this.path} gave no sign of life for ${Math.round(this.idleMillis)} ms`
   }
 }
 
@@ -221,5 +221,20 @@ export class BusClosed extends Schema.TaggedError<BusClosed>()("BusClosed", {
 }) {
   override get message(): string {
     return `bus ${this.bus} is closed`
+  }
+}
+
+/**
+ * The run of a routine on whose behalf something was to be forked has ended, or its scope is being closed.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class RunEnded extends Schema.TaggedError<RunEnded>()("RunEnded", {
+  path: Schema.String,
+  incarnation: Schema.Int
+}) {
+  override get message(): string {
+    return `run ${this.incarnation} of ${this.path} has ended: nothing is forked on its behalf any more`
   }
 }

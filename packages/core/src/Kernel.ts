@@ -74,11 +74,12 @@ class Cancellation extends Context.Service<Cancellation, CancelledBy>()("@effect
  * @since 0.1.0
  */
 export const because = (reason: string, requester: Node | undefined): Context.Context<never> => {
-  // The path is read when somebody looks.
+  // The path is read when somebody looks, and once for all whom it interrupts.
+  let known: string | null = null
   const by: CancelledBy = {
     reason,
     get requester() {
-      return requester === undefined ? null : path(requester)
+      return requester === undefined ? null : known ??= path(requester)
     }
   }
   // An annotation is nothing that an effect requires.

@@ -26,35 +26,22 @@
  *
  * @since 0.1.0
  */
-import * as Cause from "effect/Cause"
 import * as Console from "effect/Console"
 import * as Context from "effect/Context"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import type * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
-import { NotReady, OrchestratorClosed, type SupervisorFailure } from "./CoreError.ts"
+import type { NotReady, OrchestratorClosed, SupervisorFailure } from "./CoreError.ts"
 import type { OrchestratorEvent } from "./Event.ts"
+import { contextOf, forkUnder, noOptions } from "./internal/Fork.ts"
 import { forkSite, keepForkSites } from "./internal/ForkSite.ts"
-import {
-  because,
-  descendants,
-  type Hook,
-  Kernel,
-  millisOf,
-  type Node,
-  path,
-  type StopLimits,
-  Stopping,
-  tree,
-  unbounded
-} from "./Kernel.ts"
+import { because, descendants, type Hook, Kernel, type Node, path, Stopping, tree } from "./Kernel.ts"
 import type { Routine, RoutineOptions } from "./Routine.ts"
-import { Current, RoutineRecord, withoutSpan } from "./RoutineRecord.ts"
+import { Current, RoutineRecord } from "./RoutineRecord.ts"
 import * as Shutdown from "./Shutdown.ts"
 import {
   formatStats,
@@ -187,7 +174,7 @@ export class Orchestrator extends Context.Service<Orchestrator, {
     const site = forkSite(Orchestrator.fork)
     return Effect.withFiber((fiber) => {
       const { kernel } = Context.getUnsafe(fiber.context, Orchestrator)
-      return forkUnder(kernel, kernel, provided(effect), contextOf(fiber), options, site)
+      return forkUnder(kernel, kernel, effect, contextOf(fiber), options, site)
     })
   }
 
@@ -214,8 +201,9 @@ export class Orchestrator extends Context.Service<Orchestrator, {
     return Effect.withFiber((fiber) => {
       const { kernel } = Context.getUnsafe(fiber.context, Orchestrator)
       const parent = fiber.getRef(Current)
-      const holder = { scope: Context.getUnsafe(fiber.context, Scope.Scope), parent }
-      return forkUnder(kernel, parent ?? kernel, provided(effect), contextOf(fiber), options, site, holder)
+      const scope = Context.getUnsafe(fiber.context, Scope.Scope)
+      const holder = { scope, parent, linked: parent?.linksForks === true }
+      return forkUnder(kernel, parent ?? kernel, effect, contextOf(fiber), options, site, holder)
     })
   }
 
@@ -276,85 +264,6 @@ export const kernelOf = (context: Context.Context<never>, name: string, around?:
     // Nobody could look at its history.
     new Kernel(name, Context.omit(Scope.Scope)(context) as Context.Context<never>, { history: 0 })
 
-/** What the effect requires stands in the context that it is forked with. */
-const provided = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E> => effect as Effect.Effect<A, E>
-
-/** What is forked inherits no span. The fiber knows whether there is one without a look into its context. */
-const contextOf = ({ cache, context }: Fiber.Fiber<unknown, unknown>): Context.Context<never> =>
-  cache.span === undefined ? context : withoutSpan(context)
-
-// One for all who give none.
-const noOptions: RoutineOptions = {}
-
-/** What `forkScoped` hands a routine to: the scope, and the routine that it runs in. */
-interface Holder {
-  readonly scope: Scope.Scope
-  readonly parent: RoutineRecord | undefined
-}
-
-const forkUnder = <A, E>(
-  kernel: Kernel,
-  owner: Node,
-  effect: Effect.Effect<A, E>,
-  context: Context.Context<never>,
-  options: RoutineOptions,
-  site: string | undefined,
-  holder?: Holder
-): Effect.Effect<Routine<A, E>, OrchestratorClosed | NotReady> => {
-  if (kernel.closing !== "open") {
-    return Effect.fail(new OrchestratorClosed({ orchestrator: kernel.name, state: kernel.closing }))
-  }
-  const forked = () => {
-    const record = new RoutineRecord(kernel, owner, options)
-    record.forkedAt(site)
-    record.start(effect, context, { readyNow: options.ready !== "signal" })
-    return record
-  }
-  if (holder === undefined && options.awaitReady !== true) return Effect.succeed(forked())
-  // Interrupted at any point, it either has a holder or is stopped.
-  return Effect.uninterruptibleMask((restore) =>
-    Effect.suspend(() => {
-      const record = forked()
-      const ready = options.awaitReady === true ? untilReady(record, options, restore) : Effect.succeed(record)
-      return holder === undefined ? ready : Effect.andThen(hold(record, holder), ready)
-    })
-  )
-}
-
-/** The scope stops the routine; the end of the routine frees the scope of it, and fails the run that relies on it. */
-const hold = (record: RoutineRecord, { parent, scope }: Holder): Effect.Effect<void> =>
-  Effect.flatMap(Scope.fork(scope), (own) => {
-    const limits: StopLimits = { ...unbounded, by: because("scope_closed", parent) }
-    const stop = Effect.suspend(() => record.stop(limits) ?? Effect.void)
-    const released = (exit: Exit.Exit<unknown, unknown>) => {
-      Scope.closeUnsafe(own, exit)
-      if (parent?.linksForks === true && Exit.isFailure(exit) && !Cause.hasInterruptsOnly(exit.cause)) {
-        record.observed = true
-        parent.failLinked(exit.cause)
-      }
-    }
-    if (record.exit === undefined) record.ended.add(released)
-    else released(record.exit)
-    return Scope.addFinalizer(own, stop)
-  })
-
-const untilReady = Effect.fnUntraced(function*(
-  record: RoutineRecord,
-  options: RoutineOptions,
-  restore: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
-) {
-  const { writer } = record.kernel
-  const started = writer.now()
-  const within = millisOf("a routine's startTimeout", options.startTimeout ?? Infinity)
-  const waited = yield* Effect.exit(restore(Effect.timeoutOption(record.readyOrEnded, within)))
-  if (record.isReady && Exit.isSuccess(waited)) return record
-  record.observed = true
-  yield* record.stop({ ...unbounded, by: because("not_ready", record.owner) }) ?? Effect.void
-  if (Exit.isFailure(waited)) return yield* Effect.failCause(waited.cause)
-  const reason = Option.isSome(waited.value) ? "ended" : "timeout"
-  return yield* new NotReady({ path: path(record), reason, waitedMillis: Math.round(writer.now() - started) })
-})
-
 const make = Effect.fnUntraced(function*(options: OrchestratorOptions) {
   const context = yield* Effect.context<never>()
   const kernel = new Kernel(
@@ -380,7 +289,10 @@ const make = Effect.fnUntraced(function*(options: OrchestratorOptions) {
       if (stopping !== undefined) yield* stopping
       else if (i % 1000 === 999) yield* Effect.yieldNow
     }
-    const left = routines(kernel)
+    // What has ended and is listed only for what still runs below it is not left.
+    const left = routines(kernel).filter((record) =>
+      !record.isFinal || record.scope !== undefined || record.status === "abandoned"
+    )
     stop.enter("abandon")
     if (left.length === 0) kernel.stopping = undefined
     const now = writer.now()

@@ -34,8 +34,11 @@ import { dual } from "effect/Function"
 import * as Option from "effect/Option"
 import type { Pipeable } from "effect/Pipeable"
 import * as Predicate from "effect/Predicate"
+import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
+import type { NotReady, OrchestratorClosed, RunEnded } from "./CoreError.ts"
 import type { CancelledBy, RunExit } from "./Event.ts"
+import { ownerOf } from "./internal/Fork.ts"
 import { because, cancelledBy, millisOf, unbounded } from "./Kernel.ts"
 import { Current, type RoutineRecord, TypeId } from "./RoutineRecord.ts"
 import type { RoutineSnapshot, RoutineStats } from "./Snapshot.ts"
@@ -227,7 +230,7 @@ export const stats = <A, E>(self: Routine<A, E>): Effect.Effect<RoutineStats> =>
  * @since 0.1.0
  */
 export const attempts = <A, E>(self: Routine<A, E>): Effect.Effect<ReadonlyArray<RunExit>> =>
-  Effect.sync(() => [...recordOf(self).past.attempts.exits])
+  Effect.sync(() => [...recordOf(self).attempts])
 
 /**
  * The routine as it is now, and then whenever its state changes, until it is final. A reader that lags 64 changes
@@ -300,6 +303,77 @@ export const addBusy = (duration: Duration.Input): Effect.Effect<void> =>
 export const current: Effect.Effect<Option.Option<Routine<unknown, unknown>>> = Effect.withFiber((fiber) =>
   Effect.succeed(Option.fromUndefinedOr(fiber.getRef(Current)))
 )
+
+/**
+ * A run of a routine, on whose behalf others may fork.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Owner {
+  /**
+   * Forks a routine that stands below the owner, lives in the scope of its run and is stopped with it. Returns at once;
+   * with `awaitReady` when the routine is ready. If it fails, the run fails with its cause; its success and its
+   * interruption do not matter. Of the caller's context it inherits neither the scope, which is its own, nor the span.
+   *
+   * Fails with `RunEnded` when that run has ended or is closing its scope, whatever runs came after it; with
+   * `OrchestratorClosed` when shutdown has begun; and with `NotReady` (and the routine is stopped) when `awaitReady` is
+   * not met.
+   */
+  fork<A, E, R>(
+    effect: Effect.Effect<A, E, R>,
+    options: RoutineOptions & { readonly awaitReady: true }
+  ): Effect.Effect<Routine<A, E>, RunEnded | OrchestratorClosed | NotReady, Exclude<R, Scope.Scope>>
+  fork<A, E, R>(
+    effect: Effect.Effect<A, E, R>,
+    options?: RoutineOptions
+  ): Effect.Effect<Routine<A, E>, RunEnded | OrchestratorClosed, Exclude<R, Scope.Scope>>
+}
+
+/**
+ * The present run of the routine whose fiber runs this, to fork on its behalf later: from a request, say, that a service
+ * of a supervised layer answers, where `Effect.forkScoped` would fork into the request.
+ *
+ * Outside a routine there is no owner, and it dies: `current` says whether there is a routine.
+ *
+ * **Example** (A service that works in the background for its callers)
+ *
+ * ```ts import.meta.vitest
+ * import { Orchestrator, Routine } from "@effect-orchestra/core"
+ * import { Context, Deferred, Effect } from "effect"
+ *
+ * class Mailer extends Context.Service<Mailer, { readonly send: (to: string) => Effect.Effect<void> }>()("Mailer") {}
+ *
+ * const program = Effect.gen(function*() {
+ *   const made = yield* Deferred.make<Mailer["Service"]>()
+ *   const child = Effect.gen(function*() {
+ *     const owner = yield* Routine.owner
+ *     const send = (to: string) => Effect.asVoid(Effect.orDie(owner.fork(Effect.never, { name: `mail to ${to}` })))
+ *     yield* Deferred.succeed(made, { send })
+ *     return yield* Effect.never
+ *   })
+ *   const routine = yield* Orchestrator.fork(child, { name: "mailer" })
+ *   const mailer = yield* Deferred.await(made)
+ *   yield* Effect.scoped(mailer.send("ada"))
+ *   const during = (yield* Orchestrator.list).map(({ path }) => path)
+ *   yield* Routine.stop(routine)
+ *   return { during, after: yield* Orchestrator.list }
+ * })
+ *
+ * const { after, during } = await Effect.runPromise(program.pipe(Effect.provide(Orchestrator.layer)))
+ * during // => ["/orchestra/mailer", "/orchestra/mailer/mail to ada"]
+ * after // => []
+ * ```
+ *
+ * @category getters
+ * @since 0.1.0
+ */
+export const owner: Effect.Effect<Owner> = Effect.withFiber((fiber) => {
+  const record = fiber.getRef(Current)
+  return record === undefined
+    ? Effect.die(new Error("Routine.owner belongs inside a routine, got: a fiber of none"))
+    : Effect.succeed(ownerOf(record))
+})
 
 /**
  * Says that the present run is ready. Does nothing outside a routine, or when said again.

@@ -13,24 +13,17 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
 import { pipeArguments } from "effect/Pipeable"
-import * as Queue from "effect/Queue"
 import * as Scope from "effect/Scope"
 import * as Tracer from "effect/Tracer"
 import { IdleTimeout } from "./CoreError.ts"
-import { type ExitReason, type Health, reasonOf, type State } from "./Event.ts"
+import { type ExitReason, type Health, reasonOf, type RunExit, type State } from "./Event.ts"
 import { Past } from "./History.ts"
 import { EndedRoutine } from "./internal/EndedRoutine.ts"
-import {
-  errorMessage,
-  errorOf,
-  failed,
-  finalStates,
-  healthOf,
-  Imposed,
-  runExit,
-  withFinalizers
-} from "./internal/RunExit.ts"
+import { Ending, Interruption } from "./internal/Ending.ts"
+import { errorMessage, errorOf, failed, finalStates, Imposed, runExit, withFinalizers } from "./internal/RunExit.ts"
+import { lookOf, snapshotOf, statsOf } from "./internal/View.ts"
 import { Vitals, Watchdog } from "./internal/Vitals.ts"
+import { Waiting } from "./internal/Waiting.ts"
 import {
   because,
   cancelledBy,
@@ -38,7 +31,6 @@ import {
   millisOf,
   Node,
   path,
-  shown,
   type StopLimits,
   type Template,
   unbounded
@@ -72,12 +64,36 @@ export const Current = Context.Reference<RoutineRecord | undefined>("@effect-orc
 export interface Keeper {
   /** The run is ready. */
   ready(record: RoutineRecord): void
-  /** The fiber of the run has ended; its finalizers may still run. */
-  exited(record: RoutineRecord, exit: Exit.Exit<unknown, unknown>): void
+  /**
+   * The fiber of the run has ended; its finalizers may still run. What the keeper returns is how it has ended for
+   * everyone else.
+   */
+  exited(record: RoutineRecord, exit: Exit.Exit<unknown, unknown>): Exit.Exit<unknown, unknown> | void
+  /** Its finalizers run, and take their time. */
+  finalizing?(record: RoutineRecord): void
+  /** Whether another run may follow the one that has just ended. Without it one may. */
+  continues?(record: RoutineRecord): boolean
   /** The run has ended at `now`, finalizers included. The keeper starts the next one or settles the routine. */
   closed(record: RoutineRecord, exit: Exit.Exit<unknown, unknown>, now: number): void
+  /** How many milliseconds a run may take to end that idles or fails its probes. Without it as long as any routine. */
+  bound?(record: RoutineRecord): number
+  /** Such a run has not ended within its bound: with this exit, if at all. Without it there is nothing but to wait. */
+  overdue?(record: RoutineRecord, exit: Exit.Exit<unknown, unknown>): void
   /** Somebody outside asks for the end of the routine. */
   stopChild(record: RoutineRecord, limits: StopLimits): Effect.Effect<void> | undefined
+}
+
+/**
+ * Who makes a run end, and waits in no fiber: is told that it was `missed`, it has not ended within its bound, and once
+ * that it is `gone`, it has ended or was missed.
+ *
+ * @stability unstable
+ * @category models
+ * @since 0.1.0
+ */
+export interface Stopper {
+  missed(waitedMillis: number): void
+  gone(): void
 }
 
 /**
@@ -90,10 +106,10 @@ export interface Keeper {
  */
 export interface StartOptions {
   readonly readyNow: boolean
-  readonly scope?: Scope.Closeable
+  readonly scope?: Scope.Closeable | undefined
   readonly linkForks?: boolean
   /** Called when the run has its number, before anything else is told of it. */
-  readonly begun?: () => void
+  readonly begun?: (() => void) | undefined
 }
 
 /**
@@ -155,8 +171,8 @@ export class RoutineRecord extends Node implements Routine<never, never>, Scope.
     this.keeper = keeper
     this.observed = keeper !== undefined
     this.template = kernel.template(this.name)
-    // A routine that starts at once is pending for no time that anybody could see.
-    this.since = this.isSupervised ? kernel.writer.now() : 0
+    // One that starts at once is pending for no time that anybody could see: who lets it wait says since when.
+    this.since = 0
     this.template.count(this.status, 1)
     kernel.add(this)
     if (kernel.bus.observed) kernel.bus.emit("Forked", this, {})
@@ -191,6 +207,11 @@ export class RoutineRecord extends Node implements Routine<never, never>, Scope.
     return this.seenWaiting ??= new Waiting()
   }
 
+  /** Whether the fiber of its present run has ended, and its finalizers run. */
+  get isClosing(): boolean {
+    return this.fiberExit !== undefined && this.scope !== undefined
+  }
+
   /** Whether it ignored its interruption past its bound. */
   get isStuck(): boolean {
     return this.seenVitals?.stuck === true
@@ -219,6 +240,13 @@ export class RoutineRecord extends Node implements Routine<never, never>, Scope.
     return pipeArguments(this, arguments)
   }
 
+  /** Counts on where another routine has ended: the same child, started again by hand. */
+  continues(previous: RoutineRecord): void {
+    this.incarnation = previous.incarnation
+    this.past.restarts = previous.past.restarts
+    if (previous.incarnation > 0) this.past.lastExit = previous.lastExit
+  }
+
   /** Starts the next run. `scope` holds its resources, and is closed when it ends. */
   start(effect: Effect.Effect<unknown, unknown>, context: Context.Context<never>, options: StartOptions): void {
     const { writer } = this.kernel
@@ -242,19 +270,29 @@ export class RoutineRecord extends Node implements Routine<never, never>, Scope.
       this.vitals.watchdog = watchdog
       watchdog.arm(now)
     }
-    const fiber = writer.start(Context.add(Context.add(context, Scope.Scope, this.scope), Current, this), effect)
+    const fiber = writer.start(this.within(context, this.scope), effect)
     const exit = fiber.pollUnsafe()
     if (exit !== undefined) return this.ran(exit)
     this.fiber = fiber
+    // Smaller than a closure, and every routine has one.
     fiber.addObserver(this.ran.bind(this))
     // Interrupted in the step that started it, before there was a fiber to interrupt.
     if (this.wasInterrupted) fiber.interruptUnsafe(undefined, this.seenWaiting?.interruption)
   }
 
+  /** The context that a run in this scope is started with. */
+  private within(context: Context.Context<never>, scope: Scope.Scope): Context.Context<never> {
+    return Context.addUnsafe(Context.addUnsafe(context, Scope.Scope.key, scope), Current.key, this)
+  }
+
   /** The fiber of the run has ended. */
   private ran(exit: Exit.Exit<unknown, unknown>): void {
+    for (const left of this.seenWaiting?.left?.values() ?? []) {
+      if (left.fiber?.pollUnsafe() !== undefined) return left.ran(exit)
+    }
     this.fiber = undefined
     this.fiberExit = exit
+    this.seenWaiting?.watchers?.forEach((watcher) => watcher(false))
     this.kernel.writer.submit(this)
   }
 
@@ -273,31 +311,30 @@ export class RoutineRecord extends Node implements Routine<never, never>, Scope.
     if (this.fiberExit === undefined || this.scope === undefined) return
     const { writer } = this.kernel
     this.seenVitals?.watchdog?.disarm()
-    const exit = this.imposed === undefined ? this.fiberExit : this.imposed.on(this.fiberExit)
-    this.keeper?.exited(this, exit)
+    const ended = this.imposed === undefined ? this.fiberExit : this.imposed.on(this.fiberExit)
+    const exit = this.keeper?.exited(this, ended) ?? ended
     const closing = Scope.closeUnsafe(this.scope, exit)
     if (closing === undefined) return this.closed(exit)
+    this.keeper?.finalizing?.(this)
     if (!this.stopping) this.move("stopping")
+    const run = this.incarnation
     writer.wake({
       run: () => {
         const finalizers = Effect.runForkWith(this.kernel.context)(closing, { uninterruptible: true })
-        finalizers.addObserver((end) => writer.submit({ run: () => this.closed(withFinalizers(exit, end)) }))
+        finalizers.addObserver((end) =>
+          writer.submit({ run: () => (this.seenWaiting?.left?.get(run) ?? this).closed(withFinalizers(exit, end)) })
+        )
       }
     })
   }
 
-  private closed(end: Exit.Exit<unknown, unknown>): void {
-    const { bus, history, writer } = this.kernel
+  private closed(exit: Exit.Exit<unknown, unknown>): void {
+    const { bus, writer } = this.kernel
     const now = writer.now()
-    const exit = this.isSupervised || bus.observed ? this.telling(end) : end
     this.fiberExit = undefined
     this.scope = undefined
-    if (this.isSupervised || bus.observed) {
-      const { past } = this
-      past.lastExit = runExit(this, this.reason(exit), exit, now)
-      if (this.isSupervised) history.keep(past.attempts, past.lastExit)
-      if (bus.observed) bus.emit("Exited", this, { exit: past.lastExit })
-    }
+    if (bus.observed) bus.emit("Exited", this, { exit: this.remember(exit, now) })
+    else if (this.isOneOfMany) this.remember(exit, now)
     if (this.stopping && failed(exit)) {
       this.kernel.stopping?.failures.push({ path: path(this), message: errorMessage(errorOf(exit.cause)?.value) })
     }
@@ -310,13 +347,39 @@ export class RoutineRecord extends Node implements Routine<never, never>, Scope.
     else this.keeper.closed(this, exit, now)
   }
 
+  /** Whether more is to be told of its run than the routine itself tells once that is final. */
+  private get isOneOfMany(): boolean {
+    return this.isSupervised && (this.isFinal || this.incarnation > 1 || this.keeper?.continues?.(this) !== false)
+  }
+
+  private remember(exit: Exit.Exit<unknown, unknown>, at: number): RunExit {
+    const { past } = this
+    past.lastExit = runExit(this, this.reason(exit), exit, at, this.by)
+    if (this.isSupervised) this.kernel.history.keep(past.attempts, past.lastExit)
+    return past.lastExit
+  }
+
+  /** How its last run has ended. */
+  get lastExit(): RunExit | undefined {
+    const exit = this.seenPast?.lastExit === undefined ? this.toldExit : undefined
+    return exit === undefined ? this.seenPast?.lastExit : runExit(this, this.reason(exit), exit, this.since)
+  }
+
+  /** How the runs of a supervised child have ended, oldest first. */
+  get attempts(): ReadonlyArray<RunExit> {
+    const exits = this.seenPast?.attempts.exits ?? []
+    const isOnly = exits.length === 0 && this.isSupervised && this.isFinal && this.startedAt !== undefined &&
+      this.scope === undefined
+    return isOnly && this.lastExit !== undefined ? [this.lastExit] : exits
+  }
+
   /** Gives the routine its final state and wakes whoever waits for it. */
   settle(exit: Exit.Exit<unknown, unknown>, now = this.kernel.writer.now()): void {
     const reason = this.reason(exit)
     this.finish(exit, finalStates[reason], now)
     const { ended } = this.kernel.history
     if (ended.limit > 0) {
-      ended.push(this.holds(exit) ? new EndedRoutine(this, exit, reason, this.seenPast, this.by) : this)
+      ended.push(this.holds(exit) ? new EndedRoutine(this, this.exit ?? exit, reason, this.seenPast, this.by) : this)
     }
     this.kernel.remove(this)
     if (!this.observed && Exit.isFailure(exit) && reason !== "interrupted") {
@@ -340,10 +403,38 @@ export class RoutineRecord extends Node implements Routine<never, never>, Scope.
     this.finish(Exit.interrupt(), "abandoned", this.kernel.writer.now())
   }
 
+  /**
+   * Lets go of the present run, which ignores its interruption, so that the next can start beside it. It stays listed,
+   * as an abandoned routine of its own, until it ends.
+   */
+  leave(waitedMillis: number): void {
+    const left = new RoutineRecord(this.kernel, this.owner ?? this.kernel, this.options)
+    left.incarnation = this.incarnation
+    left.startedAt = this.startedAt
+    left.since = this.since
+    left.scope = this.scope
+    left.fiber = this.fiber
+    left.fiberExit = this.fiberExit
+    left.wasInterrupted = this.wasInterrupted
+    left.seenVitals = this.seenVitals
+    ;(this.waiting.left ??= new Map()).set(this.incarnation, left)
+    left.onRunEnd(() => this.waiting.left?.delete(left.incarnation))
+    left.seenVitals?.watchdog?.disarm()
+    this.scope =
+      this.fiber =
+      this.fiberExit =
+      this.seenVitals =
+        undefined
+    this.seenWaiting?.watchers?.forEach((watcher) => watcher(false))
+    left.abandon(waitedMillis)
+    this.seenWaiting?.run.wake(this.kernel.writer, undefined)
+  }
+
   private finish(exit: Exit.Exit<unknown, unknown>, state: State, now: number): void {
     const { bus, writer } = this.kernel
     // The types of its value and its errors are known to the holders of the routine alone.
     this.exit = exit as Exit.Exit<never, never>
+    this.seenWaiting?.watchers?.forEach((watcher) => watcher(true))
     this.move(state, now)
     if (bus.observed) bus.emit("Stopped", this, { state })
     if (this.endWaiters?.isEmpty === false) this.endWaiters.wake(writer, this.toldExit ?? this.exit)
@@ -353,13 +444,10 @@ export class RoutineRecord extends Node implements Routine<never, never>, Scope.
 
   /** The final end, and in it why it was interrupted. */
   get toldExit(): Exit.Exit<never, never> | undefined {
-    return this.exit = this.exit === undefined ? undefined : this.telling(this.exit)
-  }
-
-  private telling<A, E>(exit: Exit.Exit<A, E>): Exit.Exit<A, E> {
-    const { by } = this
+    const { by, exit } = this
     this.by = undefined
-    return by === undefined || Exit.isSuccess(exit) ? exit : Exit.failCause(Cause.annotate(exit.cause, by))
+    if (by === undefined || exit === undefined || Exit.isSuccess(exit)) return exit
+    return this.exit = Exit.failCause(Cause.annotate(exit.cause, by))
   }
 
   private endLate(now: number): void {
@@ -391,15 +479,23 @@ export class RoutineRecord extends Node implements Routine<never, never>, Scope.
 
   /** Nothing was heard of this run for too long. */
   timeOut(idleMillis: number): void {
+    this.impose(Cause.die(new IdleTimeout({ path: path(this), idleMillis })), "idle_timeout", "idle_timeout")
+  }
+
+  /**
+   * Interrupts this run, `by` saying why: it ends for `reason` and with `cause` in the lead, unless it succeeds all the
+   * same. Not within its bound, it is stuck.
+   */
+  impose(cause: Cause.Cause<unknown>, reason: ExitReason, by: string): void {
     if (this.stopping || this.imposed !== undefined || this.fiber === undefined) return
     const { writer } = this.kernel
-    this.imposed = new Imposed(Cause.die(new IdleTimeout({ path: path(this), idleMillis })), "idle_timeout")
+    const imposed = this.imposed = new Imposed(cause, reason)
     this.move("stopping")
-    const bound = this.boundOf(unbounded)
+    const bound = this.keeper?.bound?.(this) ?? this.boundOf(unbounded)
     const asked = writer.now()
-    const overdue = writer.after(bound, { run: () => this.overdue(writer.now() - asked) })
+    const overdue = writer.after(bound, { run: () => this.overdue(writer.now() - asked, imposed) })
     this.onRunEnd(() => writer.cancel(overdue))
-    this.interruptRun(because("idle_timeout", this))
+    this.interruptRun(because(by, this))
   }
 
   /** How many milliseconds its interruption may take. */
@@ -407,11 +503,12 @@ export class RoutineRecord extends Node implements Routine<never, never>, Scope.
     return this.options.shutdown === undefined ? interrupt : Duration.toMillis(this.options.shutdown)
   }
 
-  /** Timed out, interrupted, and still running. A keeper waits for its end; else nobody does. */
-  private overdue(waitedMillis: number): void {
+  /** Interrupted, and still running. A keeper waits for its end; else nobody does. */
+  private overdue(waitedMillis: number, imposed: Imposed): void {
     if (this.keeper === undefined) return this.abandon(waitedMillis)
     this.vitals.stuck = true
     if (this.kernel.bus.observed) this.kernel.bus.emit("Stuck", this, { waitedMillis })
+    this.keeper.overdue?.(this, imposed.on(Exit.interrupt()))
   }
 
   /**
@@ -425,8 +522,7 @@ export class RoutineRecord extends Node implements Routine<never, never>, Scope.
     const { fiber } = this
     const inside = told ? undefined : by
     if (fiber === undefined) this.waiting.interruption = inside
-    // By way of the writer: a fiber that is interrupted stops what it has forked, and that what it has forked.
-    else this.kernel.writer.wake({ run: () => fiber.interruptUnsafe(undefined, inside) })
+    else this.kernel.writer.wake(new Interruption(fiber, inside))
   }
 
   addDrain(drain: Effect.Effect<void>): void {
@@ -468,27 +564,49 @@ export class RoutineRecord extends Node implements Routine<never, never>, Scope.
    * needed no waiting.
    */
   stopRun(limits: StopLimits, missed: (waitedMillis: number) => void): Effect.Effect<void> | undefined {
-    const asked = this.asked(limits)
+    let isGone = false
+    const waiters = new Waiters<void>()
+    const gone = () => {
+      isGone = true
+      waiters.wake(this.kernel.writer, undefined)
+    }
+    this.stopThen(limits, { missed, gone })
+    return isGone ? undefined : waitFor(waiters, () => isGone ? Effect.void : undefined)
+  }
+
+  /** The same for who waits in no fiber. What is to end `before` it is interrupted calls back. */
+  stopThen(limits: StopLimits, stopper: Stopper, before?: (ended: () => void) => void): void {
+    const { kernel } = this
+    const asked = before === undefined ? this.asked(limits) : undefined
     if (!this.stopping) {
       this.stopping = true
       this.seenVitals?.watchdog?.disarm()
       this.move("stopping")
-      if (this.kernel.bus.observed) this.kernel.bus.emit("StopRequested", this, { by: cancelledBy(limits.by) })
-      this.seenWaiting?.asked.wake(this.kernel.writer, undefined)
+      if (kernel.bus.observed) kernel.bus.emit("StopRequested", this, { by: cancelledBy(limits.by) })
+      this.seenWaiting?.asked.wake(kernel.writer, undefined)
     }
-    this.kernel.stopping?.enter(asked === undefined ? "interrupt" : "ask")
-    const ended = asked === undefined ? this.interruptWithin(limits, missed) : Effect.flatMap(asked, () => {
-      this.kernel.stopping?.enter("interrupt")
-      return this.interruptWithin(limits, missed) ?? Effect.void
+    kernel.stopping?.enter(asked === undefined ? "interrupt" : "ask")
+    if (before !== undefined) return before(() => this.endThen(limits, stopper))
+    if (asked === undefined) return this.endThen(limits, stopper)
+    this.fork(asked, () => {
+      kernel.stopping?.enter("interrupt")
+      this.endThen(limits, stopper)
     })
-    return ended === undefined ? undefined : Effect.andThen(ended, Effect.suspend(() => this.stopBelow(limits)))
+  }
+
+  /** Runs what the user gave, so not within a decision; what follows is one. */
+  private fork(effect: Effect.Effect<unknown>, then: () => void): void {
+    const { context, writer } = this.kernel
+    writer.wake({
+      run: () => void Effect.runForkWith(context)(effect).addObserver(() => writer.submit({ run: then }))
+    })
   }
 
   /** Who abandons a routine stops what lives below it, which its own end would have stopped. */
-  private stopBelow(limits: StopLimits): Effect.Effect<void> {
-    if (!this.isFinal || this.scope === undefined) return Effect.void
+  stopBelow(limits: StopLimits, stopper: Stopper): void {
+    if (!this.isFinal || this.scope === undefined) return stopper.gone()
     const stops = Array.from(this.children ?? [], (child) => child.stop({ ...limits, grace: 0 }) ?? Effect.void)
-    return Effect.all(stops, { concurrency: "unbounded", discard: true })
+    this.fork(Effect.all(stops, { concurrency: "unbounded", discard: true }), () => stopper.gone())
   }
 
   /** Runs the drains, and waits for a run that watches `stopRequested`; undefined when there is neither. */
@@ -505,35 +623,17 @@ export class RoutineRecord extends Node implements Routine<never, never>, Scope.
     return Effect.asVoid(Effect.timeoutOption(finished, Math.max(0, grace)))
   }
 
-  private interruptWithin(limits: StopLimits, missed: (waitedMillis: number) => void): Effect.Effect<void> | undefined {
+  /** Interrupts the run, and waits for its end within its bound. */
+  endThen(limits: StopLimits, stopper: Stopper): void {
     this.interruptRun(limits.by, limits.told)
-    if (this.scope === undefined || this.isFinal) return undefined
+    if (this.scope === undefined) return stopper.gone()
+    if (this.isFinal) return this.stopBelow(limits, stopper)
     const { writer } = this.kernel
-    const started = writer.now()
-    const bound = Math.max(0, Math.min(this.boundOf(limits), limits.deadline - started))
-    if (bound === 0) {
-      return Effect.map(Effect.yieldNow, () => {
-        if (this.scope !== undefined && !this.isFinal) missed(0)
-      })
-    }
-    return Effect.callback((resume) => {
-      if (this.scope === undefined) return resume(Effect.void)
-      const cancel = this.onRunEnd(() => {
-        writer.cancel(deadline)
-        resume(Effect.void)
-      })
-      const deadline = writer.after(bound, {
-        run: () => {
-          cancel()
-          missed(writer.now() - started)
-          writer.wake({ run: () => resume(Effect.void) })
-        }
-      })
-      return Effect.sync(() => {
-        cancel()
-        writer.cancel(deadline)
-      })
-    })
+    const asked = writer.now()
+    const bound = Math.max(0, Math.min(this.boundOf(limits), limits.deadline - asked))
+    if (this.children?.isEmpty === false) this.vitals.endsBy = asked + bound
+    // Behind the interruption: whole groups stop one after the other.
+    writer.wake(new Ending(this, limits, stopper, asked, bound))
   }
 
   /**
@@ -548,11 +648,7 @@ export class RoutineRecord extends Node implements Routine<never, never>, Scope.
   }
 
   get health(): Health {
-    if (this.isStuck) return "stuck"
-    const { idleTimeout } = this.options
-    const isLate = idleTimeout !== undefined && this.scope !== undefined &&
-      this.idle(this.kernel.writer.now()) > Duration.toMillis(idleTimeout) / 2
-    return healthOf(this.status, isLate)
+    return lookOf(this)
   }
 
   /** How long ago the present run beat last, or started. */
@@ -566,44 +662,11 @@ export class RoutineRecord extends Node implements Routine<never, never>, Scope.
   }
 
   snapshot(): RoutineSnapshot {
-    const { writer } = this.kernel
-    const exit = this.toldExit
-    const lastBeat = this.seenVitals?.heard(writer.now())
-    const nextStartAt = this.seenPast?.nextStartAt
-    return {
-      ...shown(this, this.kernel, this.since),
-      health: this.health,
-      // A tree that is being shut down is ready for nothing, from the first phase on.
-      ready: this.isReady && this.scope !== undefined && !this.stopping && this.kernel.closing === "open",
-      startedAt: this.startedAt === undefined ? null : writer.shown(this.startedAt),
-      incarnation: this.incarnation,
-      restarts: this.seenPast?.restarts ?? 0,
-      supervisor: this.isSupervised && this.owner !== undefined ? path(this.owner) : null,
-      nextStartAt: nextStartAt === undefined ? null : writer.shown(nextStartAt),
-      lastExit: this.seenPast?.lastExit ??
-        (exit === undefined ? null : runExit(this, this.reason(exit), exit, this.since)),
-      lastBeat: lastBeat === undefined ? null : writer.shown(lastBeat),
-      info: this.seenVitals?.info ?? {},
-      forkSite: this.seenPast?.forkSite ?? null,
-      attributes: this.options.attributes ?? {}
-    }
+    return snapshotOf(this, this.seenVitals, this.seenPast)
   }
 
   stats(): RoutineStats {
-    const now = this.isFinal ? this.since : this.kernel.writer.now()
-    const queue = { length: 0, capacity: 0, bytes: 0 }
-    for (const { stats } of this.options.resources ?? []) {
-      queue.length += stats.length
-      queue.capacity += stats.capacity
-      queue.bytes += stats.bytes
-    }
-    return {
-      uptimeMillis: this.startedAt === undefined ? 0 : now - this.startedAt,
-      idleMillis: this.idle(now),
-      busyMillis: this.seenVitals?.busy?.total(now) ?? 0,
-      blockedMillis: this.seenVitals?.blocked?.total(now) ?? 0,
-      queue
-    }
+    return statsOf(this, this.seenVitals)
   }
 }
 
@@ -616,48 +679,6 @@ const shared: Partial<RoutineRecord> = {
   kind: "routine"
 }
 Object.assign(RoutineRecord.prototype, shared, { parent: undefined })
-
-/** How many changes a stream may lag behind before it loses the oldest. */
-const changesCapacity = 64
-
-/**
- * Who waits for what becomes of a routine.
- *
- * @stability unstable
- * @category models
- * @since 0.1.0
- */
-export class Waiting {
-  readonly run = new Waiters<void>()
-  readonly ready = new Waiters<void>()
-  readonly asked = new Waiters<void>()
-  drains: Array<Effect.Effect<void>> | undefined = undefined
-  /** Annotates an interruption that came before there was a fiber. */
-  interruption: Context.Context<never> | undefined = undefined
-  private readonly changes = new Set<Queue.Queue<RoutineSnapshot, Cause.Done>>()
-
-  tellChange(record: RoutineRecord): void {
-    if (this.changes.size === 0) return
-    const snapshot = record.snapshot()
-    for (const queue of this.changes) Queue.offerUnsafe(queue, snapshot)
-  }
-
-  endChanges(): void {
-    for (const queue of this.changes) Queue.endUnsafe(queue)
-    this.changes.clear()
-  }
-
-  /** The changes from now on, until the scope is closed. */
-  subscribe(): Effect.Effect<Queue.Dequeue<RoutineSnapshot, Cause.Done>, never, Scope.Scope> {
-    return Effect.acquireRelease(
-      Effect.tap(
-        Queue.sliding<RoutineSnapshot, Cause.Done>(changesCapacity),
-        (queue) => Effect.sync(() => this.changes.add(queue))
-      ),
-      (queue) => Effect.sync(() => this.changes.delete(queue))
-    )
-  }
-}
 
 // An empty scope is replaced, never changed: all can share one.
 const emptyScope = { _tag: "Empty" } as const

@@ -40,9 +40,20 @@ const nodeFields = {
 }
 
 /**
+ * How much of a restart intensity has been used: `used` restarts of `max` within the last `periodMillis`.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export const Budget = Schema.Struct({ used: Schema.Int, max: Schema.Int, periodMillis: Schema.Finite })
+
+/** @since 0.1.0 */
+export type Budget = typeof Budget.Type
+
+/**
  * A routine. `startedAt` is when its present run began (wall clock milliseconds); `incarnation` counts its runs from 1,
- * `restarts` those that followed a failed or ended one; `supervisor` is the path of the supervisor that keeps it,
- * `nextStartAt` when a backoff ends. `lastBeat` is when its present run was last seen to beat, as coarse as whoever
+ * `restarts` those that followed a failed or ended one; `supervisor` is the path of the supervisor that keeps it, `budget`
+ * the one that its next restart is charged to, `nextStartAt` when a backoff ends. `lastBeat` is when its present run was last seen to beat, as coarse as whoever
  * looks (its idle timeout, a reader), and null before the first; `info` is what its run said with `Routine.readyWith`; `forkSite` is the line that
  * forked it, where the orchestrator keeps them.
  *
@@ -58,6 +69,7 @@ export const RoutineSnapshot = Schema.Struct({
   restarts: Schema.Int,
   supervisor: Schema.NullOr(Schema.String),
   nextStartAt: Schema.NullOr(Schema.Finite),
+  budget: Schema.NullOr(Budget),
   lastExit: Schema.NullOr(RunExit),
   lastBeat: Schema.NullOr(Schema.Finite),
   info: Schema.Record(Schema.String, Schema.String),
@@ -88,18 +100,25 @@ export const RoutineStats = Schema.Struct({
 export type RoutineStats = typeof RoutineStats.Type
 
 /**
- * How much of its restart intensity a supervisor has used: `used` restarts of `max` within the last `periodMillis`.
+ * A child that its supervisor keeps but does not run: since when, and how its last run had ended. A quarantined one used
+ * up its restart budget and waits for somebody to release it.
  *
  * @category models
  * @since 0.1.0
  */
-export const Budget = Schema.Struct({ used: Schema.Int, max: Schema.Int, periodMillis: Schema.Finite })
+export const StoppedChild = Schema.Struct({
+  id: Schema.String,
+  state: Schema.Literals(["stopped", "quarantined"]),
+  since: Schema.Finite,
+  lastExit: Schema.NullOr(RunExit)
+})
 
 /** @since 0.1.0 */
-export type Budget = typeof Budget.Type
+export type StoppedChild = typeof StoppedChild.Type
 
 /**
- * A supervisor: its strategy, its restart budget, and where it stands.
+ * A supervisor: its strategy, its restart budget, where it stands, and the children that do not run. It is `degraded`
+ * while one of them is quarantined.
  *
  * @category models
  * @since 0.1.0
@@ -108,7 +127,8 @@ export const SupervisorSnapshot = Schema.Struct({
   kind: Schema.Literal("supervisor"),
   ...nodeFields,
   strategy: Schema.String,
-  budget: Budget
+  budget: Budget,
+  stopped: Schema.Array(StoppedChild)
 })
 
 /** @since 0.1.0 */

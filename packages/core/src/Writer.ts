@@ -60,7 +60,10 @@ export class Writer {
   private scheduled = false
   private depth = 0
   private order = 0
+  private deciding = false
+  private instant: number | undefined = undefined
   private offset = NaN
+  private compared = NaN
   private readonly deadlines = new Deadlines()
   private sleeper: { readonly fiber: Fiber.Fiber<void>; readonly until: number } | undefined = undefined
 
@@ -71,7 +74,12 @@ export class Writer {
     this.dispatcher = Context.get(context, Scheduler.Scheduler).makeDispatcher()
   }
 
+  /** The monotonic clock, in milliseconds. A decision that waited for another happens at one time, however long it takes. */
   now(): number {
+    return this.deciding ? this.instant ??= this.read() : this.read()
+  }
+
+  private read(): number {
     // The clock of the platform, unless a test has its own: as a number of milliseconds it costs half.
     return this.live ? performance.now() : Number(this.clock.monotonicTimeNanosUnsafe()) / 1_000_000
   }
@@ -82,9 +90,13 @@ export class Writer {
 
   /** The time of day, in whole milliseconds, that belongs to the monotonic time `at`. */
   shown(at: number): number {
-    const offset = this.wall() - this.now()
-    // The two clocks drift by fractions; only when the time of day was set anew does what is shown move with it.
-    if (!(Math.abs(offset - this.offset) < 1000)) this.offset = offset
+    // To ask both clocks costs as much as what it is asked for: not more than once a second.
+    if (!(Math.abs(at - this.compared) < 1000)) {
+      this.compared = at
+      const offset = this.wall() - this.now()
+      // The two clocks drift by fractions; only when the time of day was set anew does what is shown move with it.
+      if (!(Math.abs(offset - this.offset) < 1000)) this.offset = offset
+    }
     return Math.round(this.offset + at)
   }
 
@@ -107,6 +119,8 @@ export class Writer {
 
   /** Starts a fiber at once; beyond 32 starts within starts it begins in the next turn instead. */
   start<A, E, R>(context: Context.Context<R>, effect: Effect.Effect<A, E, R>): Fiber.Fiber<A, E> {
+    // From here on it is a program that takes the time.
+    this.deciding = false
     if (this.depth >= 32) return Effect.runForkWith(context)(Effect.andThen(Effect.yieldNow, effect))
     this.depth++
     const fiber = Effect.runForkWith(context)(effect)
@@ -146,9 +160,14 @@ export class Writer {
       let job: Job | undefined = first
       while (job !== undefined) {
         job.run()
-        job = ++count < jobsPerTurn ? this.decisions.shift() ?? this.wakes.shift() : undefined
+        if (++count === jobsPerTurn) break
+        job = this.decisions.shift()
+        this.instant = undefined
+        this.deciding = job !== undefined
+        job ??= this.wakes.shift()
       }
     } finally {
+      this.deciding = false
       this.draining = false
       // More than fits into a turn, or what stood behind a job that threw.
       if (this.decisions.length > 0 || this.wakes.length > 0) {
@@ -247,28 +266,31 @@ export const waitFor = <A>(
     return Effect.sync(() => waiters.delete(waiter))
   })
 
-/** First in, first out, without moving what is behind. */
+/** First in, first out, without moving what is behind. Emptied, it keeps its room: it is so after almost every job. */
 class Fifo {
   private items: Array<Job | undefined> = []
   private head = 0
+  private tail = 0
 
   get length(): number {
-    return this.items.length - this.head
+    return this.tail - this.head
   }
 
   push(job: Job): void {
-    this.items.push(job)
+    this.items[this.tail++] = job
   }
 
   shift(): Job | undefined {
-    if (this.head === this.items.length) return undefined
+    if (this.head === this.tail) return undefined
     const job = this.items[this.head]
     this.items[this.head++] = undefined
-    if (this.head === this.items.length) {
-      this.items.length = 0
+    if (this.head === this.tail) {
       this.head = 0
-    } else if (this.head >= 1024 && this.head * 2 >= this.items.length) {
-      this.items = this.items.slice(this.head)
+      this.tail = 0
+      if (this.items.length > 1024) this.items = []
+    } else if (this.head >= 1024 && this.head * 2 >= this.tail) {
+      this.items = this.items.slice(this.head, this.tail)
+      this.tail -= this.head
       this.head = 0
     }
     return job

@@ -20,7 +20,7 @@ describe("what comes true just before a wait begins", () => {
   it.effect(
     "ends a wait for the end of a routine",
     () => underManyOrders(Effect.flatMap(Effect.orDie(Orchestrator.fork(soon)), Routine.await)),
-    10_000
+    120_000
   )
 
   it.effect("ends a wait for readiness", () =>
@@ -29,7 +29,7 @@ describe("what comes true just before a wait begins", () => {
         const body = Effect.andThen(soon, Effect.andThen(Routine.ready, soon))
         yield* Routine.await(yield* Orchestrator.fork(body, { ready: "signal", awaitReady: true }))
       }).pipe(Effect.orDie)
-    ), 10_000)
+    ), 120_000)
 
   it.effect("ends a wait for a request to stop", () =>
     underManyOrders(
@@ -38,12 +38,12 @@ describe("what comes true just before a wait begins", () => {
         yield* soon
         assert.strictEqual(yield* Routine.stop(routine), "stopped")
       }).pipe(Effect.orDie)
-    ), 10_000)
+    ), 120_000)
 
   it.effect("ends a wait of a group for its tasks, and for a slot", () =>
     underManyOrders(
       Group.run((group) => Effect.forEach([1, 2, 3, 4], () => Group.fork(group, soon)), { concurrency: 2 })
-    ), 10_000)
+    ), 120_000)
 
   it.effect("ends a wait for a slot of a group that fails", () =>
     underManyOrders(Effect.exit(
@@ -53,7 +53,7 @@ describe("what comes true just before a wait begins", () => {
           concurrency: 1
         }
       )
-    )), 10_000)
+    )), 120_000)
 
   it.effect("ends a wait of a group that is interrupted", () =>
     underManyOrders(Effect.gen(function*() {
@@ -63,5 +63,5 @@ describe("what comes true just before a wait begins", () => {
       const fiber = yield* Effect.forkChild(running)
       yield* soon
       yield* Fiber.interrupt(fiber)
-    })), 10_000)
+    })), 120_000)
 })

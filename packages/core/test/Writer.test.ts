@@ -43,6 +43,32 @@ describe("Writer", () => {
       assert.deepStrictEqual(log, ["a", "b", "c", "woken"])
     }))
 
+  it.effect("a decision happens at one time, and what it starts or wakes reads the clock", () =>
+    Effect.gen(function*() {
+      const clock = yield* Clock.Clock
+      let time = 0n
+      const passing: Clock.Clock = { ...clock, monotonicTimeNanosUnsafe: () => time += 1_000_000n }
+      const context = yield* Effect.context<never>().pipe(Effect.provideService(Clock.Clock, passing))
+      const writer = new Writer(context)
+      const now = () => writer.now()
+      const times: Array<number> = []
+      const look = () => void times.push(now(), now())
+      writer.submit({
+        run: () => {
+          writer.wake({ run: look })
+          writer.submit({ run: look })
+          writer.submit({
+            run: () => {
+              look()
+              writer.start(context, Effect.sync(look))
+            }
+          })
+        }
+      })
+      look()
+      assert.deepStrictEqual(times, [1, 1, 2, 2, 3, 4, 5, 6, 7, 8])
+    }))
+
   it.effect("leaves what is beyond 512 jobs to the next turn of the scheduler", () =>
     Effect.gen(function*() {
       const { writer } = yield* make

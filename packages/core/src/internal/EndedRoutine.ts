@@ -81,6 +81,7 @@ export class EndedRoutine implements Ended {
       restarts: this.restarts,
       supervisor: this.isSupervised && above !== undefined ? above : null,
       nextStartAt: null,
+      budget: null,
       lastExit: Exit.isExit(lastExit)
         ? runExit(this, reasonOf(lastExit), lastExit, this.since, this.by)
         : lastExit,

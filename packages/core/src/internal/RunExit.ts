@@ -30,9 +30,13 @@ export const runExit = (
     ranMillis: run.startedAt === undefined ? 0 : Math.round((at - run.startedAt) * 1000) / 1000,
     errorType: error !== undefined ? errorType(error.value) : reason === "failure" ? "Interrupted" : null,
     message: error !== undefined ? errorMessage(error.value) : reason === "failure" ? foreign : null,
-    cancelledBy: Exit.isFailure(exit) ? cancelledBy(by ?? Cause.annotations(exit.cause)) : null
+    cancelledBy: Exit.isFailure(exit) ? cancelledBy(by ?? annotationsOf(exit.cause)) : null
   }
 }
+
+/** Most failures have none, and are not worth a map. */
+const annotationsOf = (cause: Cause.Cause<unknown>): Context.Context<never> | undefined =>
+  cause.reasons.some(({ annotations }) => annotations.size > 0) ? Cause.annotations(cause) : undefined
 
 /** A cause that a run ends with in place of its own interruption. */
 export class Imposed {

@@ -12,6 +12,8 @@ export class Vitals {
   watchdog: Watchdog | undefined = undefined
   info: Readonly<Record<string, string>> | undefined = undefined
   askedAt: number | undefined = undefined
+  /** The monotonic time by which it has to end, for what stands below it. */
+  endsBy: number | undefined = undefined
   stuck = false
   linkForks = false
 
