@@ -35,13 +35,25 @@ import { baseFields, ExitReason } from "@effect-orchestra/core/Event"
 import * as Schema from "effect/Schema"
 
 /**
- * What a supervisor decided about the end of a child: restart it, restart it with those that depend on it, leave it
- * stopped, or give up (`escalate` when a parent takes over).
+ * What a supervisor decided about the end of a child: restart it (`restart_group`: with those that stand on it), leave it
+ * stopped (`ignore`: because it said so), forget it, put it under quarantine, or end itself: because it gave up
+ * (`escalate` when a parent takes over), because a significant child ended, or because a child asked for it.
  *
  * @category models
  * @since 0.1.0
  */
-export const Decision = Schema.Literals(["restart", "restart_group", "stop", "escalate", "give_up"])
+export const Decision = Schema.Literals([
+  "restart",
+  "restart_group",
+  "stop",
+  "ignore",
+  "remove",
+  "quarantine",
+  "escalate",
+  "give_up",
+  "auto_shutdown",
+  "terminate_tree"
+])
 
 /** @since 0.1.0 */
 export type Decision = typeof Decision.Type
@@ -57,12 +69,16 @@ export const RestartReason = Schema.Union([ExitReason, Schema.Literal("sibling")
 /** @since 0.1.0 */
 export type RestartReason = typeof RestartReason.Type
 
-/** A supervisor decided what the end of `child` means. The event's path is the supervisor's. */
+/**
+ * A supervisor decided what the end of `child` means. The event's path is the supervisor's. `severity` is that of OTP's
+ * report: an error for every failure and for the normal end of a permanent child, else not.
+ */
 export const Decided = Schema.TaggedStruct("Decided", {
   ...baseFields,
   child: Schema.String,
   decision: Decision,
-  reason: ExitReason
+  reason: ExitReason,
+  severity: Schema.Literals(["info", "error"])
 })
 
 /** A child is started again. The event's path is the child's, its incarnation the new one. */
@@ -80,18 +96,34 @@ export const GaveUp = Schema.TaggedStruct("GaveUp", {
   attempts: Schema.Int
 })
 
+/** A child used up its budget and is left stopped until somebody releases it. The event's path is the child's. */
+export const Quarantined = Schema.TaggedStruct("Quarantined", {
+  ...baseFields,
+  supervisor: Schema.String,
+  attempts: Schema.Int
+})
+
+/** A quarantined child is started again by hand. The event's path is the child's. */
+export const Released = Schema.TaggedStruct("Released", { ...baseFields, supervisor: Schema.String })
+
+/** The next run starts beside one that has ignored its interruption for `waitedMillis`. */
+export const Replaced = Schema.TaggedStruct("Replaced", { ...baseFields, waitedMillis: Schema.Finite })
+
 /**
  * The events of supervision as one schema.
  *
  * @category models
  * @since 0.1.0
  */
-export const SupervisorEvent = Schema.Union([Decided, Restarted, GaveUp])
+export const SupervisorEvent = Schema.Union([Decided, Restarted, GaveUp, Quarantined, Released, Replaced])
 
 declare module "@effect-orchestra/core/Event" {
   interface EventMap {
     readonly Decided: typeof Decided.Type
     readonly Restarted: typeof Restarted.Type
     readonly GaveUp: typeof GaveUp.Type
+    readonly Quarantined: typeof Quarantined.Type
+    readonly Released: typeof Released.Type
+    readonly Replaced: typeof Replaced.Type
   }
 }

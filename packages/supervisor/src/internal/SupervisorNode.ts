@@ -1,55 +1,49 @@
 /**
  * A supervisor that runs: its children in their places, the rounds that start and stop them, and the decisions.
  *
- * Every method that changes something is a job of the writer and waits for nothing. What takes time (stopping some
- * children, a backoff, starting some) is a round, a fiber whose end is the next job.
+ * Every method that changes something is a job of the writer and waits for nothing. What takes time (a start, a stop, a
+ * backoff) calls back, and that is the next job.
  *
  * @internal
  */
 import { NotReady, OrchestratorClosed } from "@effect-orchestra/core/CoreError"
-import type { ExitReason, Health, State } from "@effect-orchestra/core/Event"
-import {
-  because,
-  cancelledBy,
-  type Kernel,
-  Node,
-  path,
-  shown,
-  type StopLimits,
-  unbounded
-} from "@effect-orchestra/core/Kernel"
+import type { Health, State } from "@effect-orchestra/core/Event"
+import { cancelledBy, type Kernel, Node, path, shown, type StopLimits, unbounded } from "@effect-orchestra/core/Kernel"
 import { Orchestrator } from "@effect-orchestra/core/Orchestrator"
 import { ready } from "@effect-orchestra/core/Routine"
-import { Current, type Keeper, RoutineRecord, withoutSpan } from "@effect-orchestra/core/RoutineRecord"
+import { Current, type Keeper, type RoutineRecord } from "@effect-orchestra/core/RoutineRecord"
 import type { SupervisorSnapshot } from "@effect-orchestra/core/Snapshot"
-import { Waiters, waitFor } from "@effect-orchestra/core/Writer"
+import { Waiters, waitFor, type Writer } from "@effect-orchestra/core/Writer"
 import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import type * as Fiber from "effect/Fiber"
-import * as Layer from "effect/Layer"
-import * as Pull from "effect/Pull"
-import * as Schedule from "effect/Schedule"
-import * as Scope from "effect/Scope"
+import type * as Scope from "effect/Scope"
 import type * as Child from "../Child.ts"
-import { classify, decide, plan, Window } from "../Restart.ts"
-import type { Supervisor, SupervisorRef } from "../Supervisor.ts"
-import { RestartIntensityReached, StartFailure } from "../SupervisorError.ts"
-import type { Decision, RestartReason } from "../SupervisorEvent.ts"
+import { classify, decide, type Ending, type Strategy } from "../Restart.ts"
+import type { Any, Supervisor, SupervisorRef } from "../Supervisor.ts"
+import { Done, RestartIntensityReached, StartFailure, TerminateTree } from "../SupervisorError.ts"
+import type { Decision } from "../SupervisorEvent.ts"
+import { watch } from "./Probe.ts"
+import { Restarts } from "./Restarts.ts"
+import { type Plan, Round } from "./Round.ts"
+import { ChildRecord, Policy, Slot } from "./Slot.ts"
+import { inherited, Starts } from "./Starts.ts"
+import { Stops } from "./Stops.ts"
 
 /** @internal */
 export const RefTypeId = "~effect-orchestra/supervisor/SupervisorRef"
 
 interface BeginOptions {
   readonly escalates: boolean
+  readonly begun?: (node: SupervisorNode) => void
 }
 
 /** @internal */
-export const begin = <E, R>(
-  spec: Supervisor<E, R>,
-  { escalates }: BeginOptions
+export const begin = <Out, E, R>(
+  spec: Supervisor<Out, E, R>,
+  { begun, escalates }: BeginOptions
 ): Effect.Effect<SupervisorRef, StartFailure, R | Scope.Scope | Orchestrator> =>
   // From its registration on it has a holder: the scope.
   Effect.uninterruptibleMask((restore) =>
@@ -58,7 +52,10 @@ export const begin = <E, R>(
       if (kernel.closing !== "open") return Effect.fail(refused(kernel, kernel.closing, spec))
       const parent = fiber.getRef(Current)
       const node = new SupervisorNode(kernel, parent, spec, fiber.context, escalates)
-      const stopped = Effect.suspend(() => node.stop(unbounded) ?? Effect.void)
+      begun?.(node)
+      // Within what the routine that it stands in has left.
+      const left = () => ({ ...unbounded, deadline: parent?.vitals.endsBy ?? Infinity })
+      const stopped = Effect.suspend(() => node.stop(left()) ?? Effect.void)
       return Effect.addFinalizer(() => stopped).pipe(
         Effect.andThen(Effect.onInterrupt(restore(node.started), () => stopped)),
         Effect.as(node)
@@ -67,124 +64,146 @@ export const begin = <E, R>(
   )
 
 /** A tree that is being stopped takes no supervisor. */
-const refused = (kernel: Kernel, state: "closing" | "closed", spec: Supervisor<unknown, unknown>) =>
+const refused = (kernel: Kernel, state: "closing" | "closed", spec: Any) =>
   new StartFailure({
     supervisor: `${path(kernel)}/${spec.name}`,
     child: spec.children[0]?.id ?? "",
     cause: Cause.fail(new OrchestratorClosed({ orchestrator: kernel.name, state }))
   })
 
+/** A supervisor as a child of another: it is ready when its children are, and its end is that of the child. */
+const nested = (spec: Any, slot: Slot): Effect.Effect<void, unknown> =>
+  Effect.scoped(
+    Effect.flatMap(begin(spec, { escalates: false, begun: (node) => slot.nested = node }), (ref) =>
+      Effect.andThen(
+        Effect.andThen(ready, nodeOf(ref).awaitEnd),
+        Effect.suspend(() => nodeOf(ref).verdict)
+      ))
+  ) as Effect.Effect<void, unknown>
+
 /** Every supervisor is made by this module. @internal */
 export const nodeOf = (self: SupervisorRef): SupervisorNode => self as SupervisorNode
 
-/** A child in its place: its specification, its routine, and what stands between two runs. */
-class Slot {
-  readonly index: number
-  readonly child: Child.Any
-  readonly record: RoutineRecord
-  readonly outcome = new Waiters<void>()
-  /** What its layer gives, while it runs. */
-  services: Context.Context<never> | undefined = undefined
-  /** Whether it is to run: not finished, and not stopped by hand. */
-  wanted = true
-  /** The round that is busy with it. */
-  round: Round | undefined = undefined
-  /** How the run that was to become ready ended instead. */
-  startExit: Exit.Exit<unknown, unknown> | undefined = undefined
-  /** How its last run ended: its own end, when none follows. */
-  lastExit: Exit.Exit<unknown, unknown> = Exit.interrupt()
-  ranMillis = 0
-  step: Step | undefined = undefined
-  reason: RestartReason = "sibling"
+/** Decisions that are errors, however the child has ended: one that is restarted was not to end. */
+const errors: ReadonlySet<Decision> = new Set(["restart", "restart_group", "quarantine", "escalate", "give_up"])
 
-  constructor(node: SupervisorNode, child: Child.Any, index: number) {
-    this.child = child
-    this.index = index
-    this.record = new RoutineRecord(
-      node.kernel,
-      node,
-      child.options.attributes === undefined
-        ? { name: child.id }
-        : { name: child.id, attributes: child.options.attributes },
-      node
-    )
-  }
-
-  /** Whether it counts as ready before its first instruction. */
-  get readyNow(): boolean {
-    return this.child.body._tag === "Effect" && this.child.options.awaitReady !== true
-  }
-}
-
-type Step = (now: number, input: Cause.Cause<unknown>) => Pull.Pull<[unknown, Duration.Duration], never, unknown>
-
-/** One orderly change: stop some children in this order, wait for the backoff of the offender, start some in this. */
-interface Round {
-  readonly stop: ReadonlyArray<Slot>
-  readonly start: ReadonlyArray<Slot>
-  readonly offender: Slot | undefined
-  cancelled: boolean
-  /** The monotonic time until which it waits in its backoff. */
-  until: number | undefined
-  fiber: Fiber.Fiber<void, StartError> | undefined
-}
-
-/** Why a round ended early: this child did not start; or, when `exhausted`, its backoff schedule gives no more. */
-interface StartError {
-  readonly slot: Slot
-  readonly exit: Exit.Exit<unknown, unknown>
-  readonly exhausted: boolean
-}
-
-class SupervisorNode extends Node implements SupervisorRef, Keeper {
+/** @internal */
+export class SupervisorNode extends Node implements SupervisorRef, Keeper {
   readonly [RefTypeId] = RefTypeId
   readonly kind = "supervisor"
   readonly kernel: Kernel
   readonly incarnation = 1
-  readonly spec: Supervisor<unknown, unknown>
+  spec: Any
   private readonly parent: RoutineRecord | undefined
+  /** The supervisor above it. */
+  private readonly above: SupervisorNode | undefined
   private readonly escalates: boolean
-  private readonly context: Context.Context<never>
-  /** The children in start order. */
-  private readonly slots: ReadonlyMap<RoutineRecord, Slot>
-  private readonly window: Window
+  readonly context: Context.Context<never>
+  /** The children by id, in start order. Those of a template stand below it, and in no map. */
+  readonly slots = new Map<string, Slot>()
+  /** How many children of a template it has. */
+  size = 0
+  /** Those that are kept and do not run. */
+  private readonly stopped = new Set<Slot>()
   private readonly rounds = new Set<Round>()
-  private readonly failed = new Map<Slot, Exit.Exit<unknown, unknown>>()
+  /** What has ended, and is judged when the first start is through. */
+  private readonly early = new Map<Slot, { readonly ending: Ending; readonly exit: Exit.Exit<unknown, unknown> }>()
+  readonly restarts: Restarts
+  readonly starts = new Starts(this, nested)
+  readonly stops = new Stops(this)
   private readonly startWaiters = new Waiters<Exit.Exit<void, StartFailure>>()
-  private readonly endWaiters = new Waiters<void>()
+  readonly endWaiters = new Waiters<void>()
   private startFailure: StartFailure | undefined = undefined
   private gaveUp: RestartIntensityReached | undefined = undefined
+  /** Whether it ends in good order, and whether because a child asked for the end of the tree. */
+  private isThrough = false
+  private terminated = false
+  /** Told which children were to run when it is being stopped. */
+  onShutDown: ((slots: ReadonlyArray<Slot>) => void) | undefined = undefined
   status: State = "starting"
   private since: number
 
   constructor(
     kernel: Kernel,
     parent: RoutineRecord | undefined,
-    spec: Supervisor<unknown, unknown>,
+    spec: Any,
     context: Context.Context<never>,
     escalates: boolean
   ) {
     super(kernel.nextId(), spec.name, parent ?? kernel)
     this.kernel = kernel
     this.parent = parent
+    let above = this.owner
+    while (above !== undefined && !(above instanceof SupervisorNode)) above = above.owner
+    this.above = above
     this.spec = spec
     this.escalates = escalates
-    // A child builds its layers with a memo map of its own, whatever the supervisor itself is built with.
-    this.context = Context.omit(Scope.Scope, Layer.CurrentMemoMap)(withoutSpan(context)) as Context.Context<
-      never
-    >
-    this.window = new Window(spec.intensity, Duration.toMillis(spec.period))
+    this.context = inherited(context)
+    this.restarts = new Restarts(this, spec)
     this.since = kernel.writer.now()
     kernel.add(this)
-    const slots = spec.children.map((child, index) => new Slot(this, child, index))
-    this.slots = new Map(slots.map((slot) => [slot.record, slot]))
+    for (const child of spec.children) this.add(child)
+  }
+
+  get writer(): Writer {
+    return this.kernel.writer
+  }
+
+  get strategy(): Strategy {
+    return this.spec.strategy
+  }
+
+  get all(): ReadonlyArray<Slot> {
+    if (this.spec.isDynamic !== true) return [...this.slots.values()]
+    const { stopped } = this
+    const listed = this.listed.filter((slot) => !slot.isForgotten && !stopped.has(slot))
+    return stopped.size === 0 ? listed : [...listed, ...stopped].sort((a, b) => a.record.number - b.record.number)
+  }
+
+  /** The children of a template that are listed, and what is still listed on behalf of what runs below it. */
+  private get listed(): ReadonlyArray<Slot> {
+    const listed: Array<Slot> = []
+    // Looks at nothing but the routines: there may be 100,000 of them.
+    for (let node = this.children?.first; node !== undefined; node = node.next) {
+      if (node instanceof ChildRecord) listed.push(node.slot)
+    }
+    return listed
+  }
+
+  /** Takes a child in, as the last one. */
+  add({ body, spec }: Child.Any, context = this.context): Slot {
+    const slot = new Slot(body, new Policy(body._tag, spec), context, this)
+    this.slots.set(slot.id, slot)
+    return slot
+  }
+
+  /** Takes in a child of a template, which has no id but that of its routine. */
+  addAnonymous(body: Child.Body, policy: Policy, context: Context.Context<never>): Slot {
+    this.size++
+    return new Slot(body, policy, context, this)
+  }
+
+  remove(slot: Slot): void {
+    this.stopped.delete(slot)
+    if (!slot.policy.isTemplate) {
+      if (this.slots.get(slot.id) === slot) this.slots.delete(slot.id)
+    } else if (!slot.isForgotten) {
+      slot.isForgotten = true
+      this.size--
+    }
+  }
+
+  /** These and no others are the children from now on, in this order. */
+  arrange(slots: ReadonlyArray<Slot>): void {
+    this.slots.clear()
+    for (const slot of slots) this.slots.set(slot.id, slot)
   }
 
   /** Starts the children; completes when the last is ready, or fails when the rollback is done. */
   get started(): Effect.Effect<void, StartFailure> {
     return Effect.callback((resume) => {
       this.startWaiters.add(resume)
-      this.submit(() => this.open({ stop: [], start: [...this.slots.values()], offender: undefined }))
+      this.submit(() => this.open({ members: this.all, offenders: [], kind: "first" }))
     })
   }
 
@@ -198,292 +217,296 @@ class SupervisorNode extends Node implements SupervisorRef, Keeper {
     })
   }
 
-  private get isEnded(): boolean {
-    return this.status === "failed" || this.status === "interrupted"
+  get isEnded(): boolean {
+    return this.status === "failed" || this.status === "interrupted" || this.status === "succeeded"
   }
 
-  private get isStopping(): boolean {
+  get isStopping(): boolean {
     return this.status === "stopping" || this.isEnded
   }
 
-  private submit(run: () => void): void {
-    this.kernel.writer.submit({ run })
+  submit(run: () => void): void {
+    this.writer.submit({ run })
   }
 
   private move(to: State): void {
     this.status = to
-    this.since = this.kernel.writer.now()
+    this.since = this.writer.now()
   }
 
   // -- what the runs tell --
 
+  /** The child whose present routine it is: what was abandoned, and others stand beside, says nothing of the child. */
+  private slotOf(record: RoutineRecord): Slot | undefined {
+    return record instanceof ChildRecord && record.slot.record === record ? record.slot : undefined
+  }
+
   ready(record: RoutineRecord): void {
-    this.slots.get(record)?.outcome.wake(this.kernel.writer, undefined)
-  }
-
-  exited(record: RoutineRecord, exit: Exit.Exit<unknown, unknown>): void {
-    const slot = this.slots.get(record)
+    const slot = this.slotOf(record)
     if (slot === undefined) return
-    slot.services = undefined
-    slot.ranMillis = this.kernel.writer.now() - (record.startedAt ?? 0)
-    if (this.isStopping || record.stopping || !slot.wanted) return slot.outcome.wake(this.kernel.writer, undefined)
-    if (!record.isReady) {
-      slot.startExit = exit
-      return slot.outcome.wake(this.kernel.writer, undefined)
-    }
-    const restart = slot.child.body._tag === "Layer" ? "permanent" : slot.child.options.restart ?? "permanent"
-    if (decide(restart, classify(exit)) === "stop") {
-      slot.wanted = false
-      return this.decided(slot, "stop", slot.record.reason(exit))
-    }
-    this.failed.set(slot, exit)
-    // Under a group strategy whatever fails in the same turn is one failure, that of the earliest.
-    if (this.spec.strategy === "one_for_one") this.act()
-    else this.kernel.writer.nextTurn({ run: () => this.act() })
+    const { policy, start } = slot
+    const { probe } = policy.spec
+    if (probe !== undefined) watch(record, probe, this.starts.servicesOf(slot))
+    if (policy.readyNow) return
+    if (start !== undefined) this.submit(() => this.starts.settle(slot, start, "ready"))
   }
 
-  closed(record: RoutineRecord, exit: Exit.Exit<unknown, unknown>): void {
-    const slot = this.slots.get(record)
-    if (slot !== undefined) slot.lastExit = exit
-    if (slot === undefined || this.isStopping || !slot.wanted) record.settle(exit)
-    else if (slot.round?.until !== undefined) record.move("backoff")
+  exited(record: RoutineRecord, exit: Exit.Exit<unknown, unknown>): Exit.Exit<unknown, unknown> {
+    const slot = this.slotOf(record)
+    if (slot === undefined) return exit
+    const ending = classify(exit)
+    // What a child says to its supervisor is no failure to anybody else.
+    const told = ending === "normal" || ending === "abnormal" ? exit : Exit.void
+    slot.services = slot.nested = undefined
+    slot.ranMillis = this.writer.now() - (record.startedAt ?? 0)
+    slot.lastExit = told
+    if (this.isStopping || record.stopping || !slot.wanted) this.starts.settle(slot, slot.start, "stopped")
+    else if (!record.isReady) this.endedEarly(slot, ending, slot.start?.late ?? told)
+    else if (this.status === "starting") this.early.set(slot, { ending, exit: told })
+    else this.judge(slot, ending, told)
+    return told
+  }
+
+  bound(record: RoutineRecord): number {
+    return record instanceof ChildRecord ? record.slot.policy.bound : Infinity
+  }
+
+  /** A run that idles or fails its probes, and ignores its interruption, has failed as soon as another may replace it. */
+  overdue(record: RoutineRecord, exit: Exit.Exit<unknown, unknown>): void {
+    const slot = this.slotOf(record)
+    if (slot === undefined || record.stopping) return
+    const { policy } = slot
+    if (policy.spec.onUnstoppable === "replace" && decide(policy.restart, classify(exit)) === "restart") {
+      this.exited(record, exit)
+      this.finalizing(record)
+    }
+  }
+
+  finalizing(record: RoutineRecord): void {
+    const slot = this.slotOf(record)
+    if (slot?.isDirect === true) this.restarts.openAlone(slot)
+  }
+
+  continues(record: RoutineRecord): boolean {
+    return record instanceof ChildRecord && record.slot.wanted && !this.isStopping
+  }
+
+  closed(record: RoutineRecord, exit: Exit.Exit<unknown, unknown>, now: number): void {
+    const slot = this.slotOf(record)
+    if (slot === undefined) return
+    slot.lastExit = exit
+    if (this.isStopping || !slot.wanted) return this.retire(slot, now)
+    if (slot.isDirect) {
+      slot.isDirect = false
+      return this.writer.wake(slot)
+    }
+    const { blocked } = slot
+    slot.blocked = undefined
+    if (blocked !== undefined) return blocked()
+    if (slot.round === undefined || slot.round.until !== undefined || slot.round.members.length > 1) {
+      record.move("backoff")
+    }
   }
 
   // -- decisions --
 
-  /** Restarts what has failed, as far as no round is busy with it. */
-  private act(): void {
-    if (this.status !== "running" || this.failed.size === 0) return
-    if (this.spec.strategy === "one_for_one") {
-      for (const [slot, exit] of this.failed) {
-        if (slot.round !== undefined) continue
-        this.failed.delete(slot)
-        this.restart(slot, exit)
-      }
-      return
+  /** What the end of a run that was ready means. */
+  private judge(slot: Slot, ending: Ending, exit: Exit.Exit<unknown, unknown>): void {
+    const verdict = decide(slot.policy.restart, ending)
+    if (verdict === "restart") return this.restarts.add(slot, exit)
+    this.decided(slot, verdict === "stop" && ending === "ignore" ? "ignore" : verdict, exit)
+    this.leaveStopped(slot, verdict === "remove")
+    if (verdict === "terminate_tree") return this.terminate()
+    if (ending !== "ignore") this.endedByItself(slot)
+  }
+
+  /** A child that is not to run any more. */
+  private leaveStopped(slot: Slot, forget: boolean): void {
+    slot.wanted = false
+    slot.doomed ||= forget || slot.policy.forgets
+    slot.round?.drop(slot)
+    slot.tell()
+    if (!slot.isLive) this.retire(slot)
+  }
+
+  /** Gives a child that is not to run any more its final state, and forgets it if it is not to be kept. */
+  retire(slot: Slot, now?: number): void {
+    const { record } = slot
+    if (!record.isFinal) record.settle(slot.lastExit, now)
+    if (!slot.doomed) return slot.wanted ? undefined : void this.stopped.add(slot)
+    if (slot.isLive) record.onRunEnd(() => this.submit(() => this.retired(slot, record)))
+    else {
+      this.remove(slot)
+      this.restarts.next()
     }
-    const [busy] = this.rounds
-    if (busy !== undefined && busy.until === undefined) return
-    const [first] = [...this.failed].sort(([a], [b]) => a.index - b.index)
-    if (first === undefined) return
-    this.failed.clear()
-    // A member that fails while the others wait in the backoff joins them: one round, counted once.
-    if (busy !== undefined) this.cancel(busy)
-    this.restart(first[0], first[1], busy?.until)
   }
 
-  private restart(slot: Slot, exit: Exit.Exit<unknown, unknown>, until?: number): void {
-    if (until === undefined && !this.window.admit(this.kernel.writer.now())) return this.giveUp(slot, exit)
-    const planned = plan(this.spec.strategy, this.slots.size, slot.index)
-    const pick = (indices: ReadonlyArray<number>) =>
-      [...this.slots.values()].filter((other) => other.wanted && indices.includes(other.index))
-    const start = pick(planned.start)
-    for (const other of start) other.reason = other === slot ? slot.record.reason(exit) : "sibling"
-    slot.lastExit = exit
-    this.decided(slot, start.length > 1 ? "restart_group" : "restart", slot.record.reason(exit))
-    this.open({ stop: pick(planned.stop).reverse(), start, offender: slot }, until)
+  /** The same when it has ended, unless it runs again already. */
+  private retired(slot: Slot, record: RoutineRecord): void {
+    if (slot.record === record) this.retire(slot)
   }
 
-  private giveUp(slot: Slot, exit: Exit.Exit<unknown, unknown>): void {
-    const { bus } = this.kernel
-    this.decided(slot, this.parent === undefined ? "give_up" : "escalate", slot.record.reason(exit))
-    const attempts = slot.record.incarnation
-    if (bus.observed) bus.emit("GaveUp", this, { child: slot.child.id, attempts })
-    this.gaveUp = new RestartIntensityReached({
-      supervisor: path(this),
-      child: slot.child.id,
-      cause: Exit.isFailure(exit) ? exit.cause : Cause.fail("ended successfully"),
-      attempts,
-      intensity: this.spec.intensity,
-      periodMillis: this.window.period
-    })
+  /** OTP's automatic shutdown: only the own end of a significant child counts. */
+  private endedByItself(slot: Slot): void {
+    const { autoShutdown } = this.spec
+    if (!slot.policy.spec.significant || autoShutdown === "never" || this.isStopping) return
+    const others = autoShutdown === "all_significant" &&
+      this.all.some((other) => other !== slot && other.wanted && other.policy.spec.significant)
+    if (others) return
+    this.decided(slot, "auto_shutdown", slot.lastExit)
+    this.isThrough = true
     this.shutDown(unbounded)
   }
 
-  private decided(slot: Slot, decision: Decision, reason: ExitReason): void {
+  private terminate(): void {
+    this.isThrough = this.terminated = true
+    this.shutDown(unbounded)
+  }
+
+  /** A child that had been stopped runs again, in a routine of its own: a final state is never rewritten. */
+  revive(slot: Slot): void {
+    slot.wanted = true
+    this.stopped.delete(slot)
+    if (!slot.record.isFinal) return
+    const { record } = slot
+    if (slot.isLive) this.starts.beside(record)
+    slot.record = new ChildRecord(slot, this)
+    slot.record.continues(record)
+  }
+
+  /**
+   * Whether this and every supervisor above allow one more attempt below them; the first that does not gives up, for
+   * these causes.
+   */
+  admitsBelow(slot: Slot, now: number, how: "charge" | "look", causes = this.restarts.causes): boolean {
+    if (this.restarts.admits(now, how)) return this.above?.admitsBelow(slot, now, how, causes) ?? true
+    const { attempts = 0, period = Duration.zero } = this.spec.attemptBudget ?? {}
+    const window = { intensity: attempts, periodMillis: Duration.toMillis(period) }
+    const child = path(slot.record).slice(path(this).length + 1)
+    if (!this.isStopping) this.giveUp(slot, child, window, slot.lastExit, causes)
+    return false
+  }
+
+  /** A child has used up its budget, or its backoff has ended. */
+  giveUpOn(slot: Slot, exit: Exit.Exit<unknown, unknown>): void {
+    if (slot.policy.spec.onGiveUp === "quarantine") return this.quarantine(slot, exit)
+    const { intensity, period: periodMillis } = this.restarts.window
+    this.giveUp(slot, slot.id, { intensity, periodMillis }, exit)
+  }
+
+  private giveUp(
+    slot: Slot,
+    child: string,
+    window: RestartIntensityReached["window"],
+    exit: Exit.Exit<unknown, unknown>,
+    causes = this.restarts.causes
+  ): void {
     const { bus } = this.kernel
-    if (bus.observed) bus.emit("Decided", this, { child: slot.child.id, decision, reason })
+    const attempts = slot.record.incarnation
+    this.gaveUp = new RestartIntensityReached({ supervisor: path(this), child, causes: [...causes], attempts, window })
+    const all = this.quiesce(unbounded)
+    // The offender ends first, then its supervisor says why.
+    this.stops.whenEnded(slot, unbounded, () => {
+      this.decided(slot, this.parent === undefined ? "give_up" : "escalate", exit)
+      if (bus.observed) bus.emit("GaveUp", this, { child, attempts })
+      this.stops.all(all, () => this.finish())
+    })
+  }
+
+  private quarantine(slot: Slot, exit: Exit.Exit<unknown, unknown>): void {
+    const { bus } = this.kernel
+    const attempts = slot.record.incarnation
+    this.decided(slot, "quarantine", exit)
+    if (bus.observed) bus.emit("Quarantined", slot.record, { supervisor: this.name, attempts })
+    const told = Effect.logError(`${path(slot.record)} is quarantined after ${attempts} starts`)
+    this.writer.wake({ run: () => void Effect.runForkWith(this.kernel.context)(told) })
+    slot.quarantined = true
+    this.leaveStopped(slot, false)
+    slot.doomed = false
+  }
+
+  decided(slot: Slot, decision: Decision, exit: Exit.Exit<unknown, unknown>): void {
+    const { bus } = this.kernel
+    if (!bus.observed) return
+    const severity = Exit.isFailure(exit) || errors.has(decision) ? "error" : "info"
+    bus.emit("Decided", this, { child: slot.id, decision, reason: slot.record.reason(exit), severity })
   }
 
   // -- rounds --
 
-  private open(plan: Pick<Round, "stop" | "start" | "offender">, until?: number): void {
-    const round: Round = { ...plan, cancelled: false, until, fiber: undefined }
+  open(plan: Plan): void {
+    const round = new Round(this, plan)
     this.rounds.add(round)
-    for (const slot of round.start) slot.round = round
-    this.fork(round, this.play(round), (exit) => this.played(round, exit))
+    // Behind what is under way: the end of a run whose exit has just been seen.
+    this.writer.submit(round)
   }
 
-  /** Runs user code, so it starts after the decision, and its end is another decision. */
-  private fork<E>(
-    round: Pick<Round, "cancelled"> & { fiber: Fiber.Fiber<void, E> | undefined },
-    effect: Effect.Effect<void, E>,
-    ended: (exit: Exit.Exit<void, E>) => void
-  ): void {
-    this.kernel.writer.wake({
-      run: () => {
-        if (round.cancelled) return
-        const fiber = Effect.runForkWith(this.context)(effect)
-        round.fiber = fiber
-        fiber.addObserver((exit) => this.submit(() => ended(exit)))
-      }
-    })
-  }
-
-  private cancel(round: Round): void {
-    round.cancelled = true
+  cancel(round: Round): void {
     this.rounds.delete(round)
-    for (const slot of round.start) slot.round = undefined
-    round.fiber?.interruptUnsafe()
+    round.cancel()
   }
 
-  private played(round: Round, exit: Exit.Exit<void, StartError>): void {
-    if (round.cancelled) return
-    this.rounds.delete(round)
-    for (const slot of round.start) slot.round = undefined
-    if (this.isStopping) return
-    const error = errorOf(round, exit)
-    if (this.status === "starting") {
-      if (error !== undefined) return this.startFailed(error)
-      this.move("running")
-      this.startWaiters.wake(this.kernel.writer, Exit.void)
-    } else if (error !== undefined) {
-      if (error.exhausted) return this.giveUp(error.slot, error.exit)
-      this.failed.set(error.slot, error.exit)
+  waits(round: Round, delayMillis: number): void {
+    const { bus } = this.kernel
+    for (const { record } of round.staying) {
+      // Who waits until then already has been told.
+      if (record.past.nextStartAt === round.until) continue
+      record.past.nextStartAt = round.until
+      if (record.scope === undefined) record.move("backoff")
+      if (bus.observed) bus.emit("BackoffStarted", record, { delayMillis, attempt: record.incarnation + 1 })
     }
-    this.act()
   }
 
-  private startFailed({ exit, slot }: StartError): void {
-    this.startFailure = new StartFailure({
-      supervisor: path(this),
-      child: slot.child.id,
-      cause: Exit.isFailure(exit) ? exit.cause : Cause.fail("ended before it was ready")
-    })
+  startFailed(round: Round, slot: Slot, exit: Exit.Exit<unknown, unknown>): void {
+    if (round.kind === "first") return this.startRefused(slot, exit)
+    // Whoever asked for the start takes it back.
+    if (slot.command !== undefined) return slot.answer(exit)
+    this.restarts.add(slot, exit)
+  }
+
+  ended(round: Round): void {
+    this.rounds.delete(round)
+    if (this.isStopping) return
+    if (round.kind === "first") {
+      this.move("running")
+      this.startWaiters.wake(this.writer, Exit.void)
+      for (const [slot, { ending, exit }] of this.early) this.judge(slot, ending, exit)
+      this.early.clear()
+    }
+    this.restarts.next()
+  }
+
+  // -- starting --
+
+  /** A run ended before it was ready. */
+  private endedEarly(slot: Slot, ending: Ending, exit: Exit.Exit<unknown, unknown>): void {
+    const verdict = decide(slot.policy.restart, ending)
+    if (ending === "normal" || ending === "abnormal") {
+      return this.starts.settle(slot, slot.start, Exit.isSuccess(exit) ? this.endedUnready(slot) : exit)
+    }
+    this.decided(slot, ending === "ignore" && verdict === "stop" ? "ignore" : verdict, exit)
+    if (ending === "terminate_tree") return this.terminate()
+    slot.wanted = false
+    slot.doomed = verdict === "remove" || slot.policy.forgets
+    slot.tell()
+    this.starts.settle(slot, slot.start, "ignored")
+  }
+
+  private endedUnready({ record }: Slot): Exit.Exit<never, NotReady> {
+    const waitedMillis = Math.round(this.writer.now() - (record.startedAt ?? 0))
+    return Exit.fail(new NotReady({ path: path(record), reason: "ended", waitedMillis }))
+  }
+
+  private startRefused(slot: Slot, exit: Exit.Exit<unknown, unknown>): void {
+    const cause = Exit.isFailure(exit) ? exit.cause : Cause.empty
+    this.startFailure = new StartFailure({ supervisor: path(this), child: slot.id, cause })
     this.shutDown(unbounded)
   }
 
-  private readonly play = Effect.fnUntraced(function*(this: SupervisorNode, round: Round) {
-    for (const slot of round.stop) {
-      if (slot.record.scope === undefined) continue
-      yield* slot.record.stopRun(this.limitsOf(slot, this.restarting), (waited) => this.overdue(slot, waited)) ??
-        Effect.void
-    }
-    const delayMillis = round.offender === undefined ? undefined : yield* this.backOff(round, round.offender)
-    for (const slot of round.start) {
-      // The next run never overlaps the one before, however long that one takes to end.
-      yield* slot.record.runEnded
-      if (slot.wanted) yield* this.startSlot(slot, delayMillis)
-    }
-  })
-
-  private readonly backOff = Effect.fnUntraced(function*(this: SupervisorNode, round: Round, offender: Slot) {
-    const { bus, writer } = this.kernel
-    const delay = round.until === undefined ? yield* this.nextDelay(offender) : Math.max(0, round.until - writer.now())
-    if (delay === undefined) {
-      return yield* Effect.fail({ slot: offender, exit: offender.lastExit, exhausted: true })
-    }
-    if (delay === 0) {
-      round.until = undefined
-      return 0
-    }
-    round.until = writer.now() + delay
-    for (const { record } of round.start) {
-      record.past.nextStartAt = round.until
-      if (record.scope === undefined) record.move("backoff")
-      if (bus.observed) bus.emit("BackoffStarted", record, { delayMillis: delay, attempt: record.incarnation + 1 })
-    }
-    yield* writer.sleep(delay)
-    round.until = undefined
-    return delay
-  })
-
-  /** The delay before the next start in milliseconds; undefined when the schedule has ended. */
-  private readonly nextDelay = Effect.fnUntraced(function*(this: SupervisorNode, slot: Slot) {
-    const { backoff, resetAfter = "30 seconds" } = slot.child.options
-    if (backoff === undefined) return 0
-    if (slot.ranMillis >= Duration.toMillis(resetAfter)) slot.step = undefined
-    const step = slot.step ??= yield* Schedule.toStep(backoff)
-    const cause = Exit.isFailure(slot.lastExit) ? slot.lastExit.cause : Cause.empty
-    return yield* Pull.matchEffect(step(this.kernel.writer.now(), cause), {
-      onSuccess: ([, delay]) => Effect.succeed<number | undefined>(Duration.toMillis(delay)),
-      onDone: () => Effect.succeed(undefined),
-      onFailure: Effect.failCause
-    })
-  })
-
-  /** Starts a child and waits until it is ready; `delayMillis` is the backoff before a restart. */
-  private readonly startSlot = Effect.fnUntraced(function*(this: SupervisorNode, slot: Slot, delayMillis?: number) {
-    const { writer } = this.kernel
-    const { record } = slot
-    slot.startExit = undefined
-    // Whatever it failed of before is made good by this start.
-    this.failed.delete(slot)
-    record.start(this.bodyOf(slot), this.contextOf(slot), {
-      readyNow: slot.readyNow,
-      scope: Scope.makeUnsafe(),
-      linkForks: slot.child.body._tag === "Layer",
-      ...(delayMillis === undefined ? {} : { begun: () => this.restarted(slot, delayMillis) })
-    })
-    if (slot.readyNow || record.isReady) return
-    const within = slot.child.options.startTimeout ?? (slot.child.options.awaitReady === true ? "30 seconds" : Infinity)
-    const started = writer.now()
-    if (slot.startExit === undefined) {
-      const known = () => {
-        const cut = record.fiber === undefined && (this.isStopping || record.stopping || !slot.wanted)
-        return cut || record.isReady || slot.startExit !== undefined ? Effect.void : undefined
-      }
-      yield* Effect.timeoutOption(waitFor(slot.outcome, known), within)
-    }
-    if (record.isReady || !slot.wanted || this.isStopping) return
-    // A start that cannot be interrupted fails on time all the same; what is left of it stays listed as stuck.
-    const exit = slot.startExit ?? Exit.fail(yield* this.tooLate(slot, writer.now() - started))
-    return yield* Effect.fail({ slot, exit, exhausted: false })
-  })
-
-  private bodyOf(slot: Slot): Effect.Effect<unknown, unknown> {
-    const { body } = slot.child
-    switch (body._tag) {
-      // What the child requires stands in the context that it is started with: the types saw to it.
-      case "Effect":
-        return body.effect as Effect.Effect<unknown, unknown>
-      case "Layer":
-        return build(body.layer as Layer.Layer<never, unknown>, (services) => slot.services = services)
-      case "Supervisor":
-        return begin(body.spec as Supervisor<unknown, never>, { escalates: false }).pipe(
-          Effect.tap(ready),
-          Effect.flatMap((ref) => nodeOf(ref).awaitEnd)
-        ) as Effect.Effect<unknown, unknown>
-    }
-  }
-
-  /** The supervisor's own context, and under `rest_for_one` what earlier children give: they are rebuilt together. */
-  private contextOf(slot: Slot): Context.Context<never> {
-    if (this.spec.strategy === "one_for_one") return this.context
-    return [...this.slots.values()].slice(0, slot.index).reduce(
-      (context, earlier) => earlier.services === undefined ? context : Context.merge(context, earlier.services),
-      this.context
-    )
-  }
-
-  private restarted({ reason, record }: Slot, delayMillis: number): void {
-    const { bus } = this.kernel
-    record.past.restarts++
-    record.template.restarts++
-    if (bus.observed) bus.emit("Restarted", record, { supervisor: this.name, reason, delayMillis })
-  }
-
-  private readonly tooLate = Effect.fnUntraced(function*(this: SupervisorNode, slot: Slot, waitedMillis: number) {
-    const { record } = slot
-    record.interruptRun()
-    yield* Effect.yieldNow
-    if (record.scope !== undefined) this.overdue(slot, waitedMillis)
-    return new NotReady({ path: path(record), reason: "timeout", waitedMillis: Math.round(waitedMillis) })
-  })
-
-  private overdue({ record }: Slot, waitedMillis: number): void {
-    record.vitals.stuck = true
-    if (this.kernel.bus.observed) this.kernel.bus.emit("Stuck", record, { waitedMillis })
+  /** What its end says to the supervisor above. */
+  get verdict(): Effect.Effect<void, Done | TerminateTree> {
+    if (!this.terminated) return Effect.void
+    return Effect.fail(this.spec.propagateTermination ? new TerminateTree() : new Done())
   }
 
   // -- stopping --
@@ -500,104 +523,95 @@ class SupervisorNode extends Node implements SupervisorRef, Keeper {
 
   /** Stops one child for good. Its siblings are not touched. */
   stopChild(record: RoutineRecord, limits: StopLimits): Effect.Effect<void> | undefined {
-    const slot = this.slots.get(record)
-    if (slot === undefined) return undefined
-    slot.wanted = false
-    this.failed.delete(slot)
-    if (slot.round !== undefined && this.spec.strategy === "one_for_one") this.cancel(slot.round)
-    return this.end(slot, limits)
-  }
-
-  private end(slot: Slot, limits: StopLimits): Effect.Effect<void> | undefined {
-    const { record } = slot
-    if (record.isFinal) return undefined
-    if (record.scope !== undefined) {
-      return record.stopRun(this.limitsOf(slot, limits), (waited) => record.abandon(waited))
+    if (!(record instanceof ChildRecord)) return undefined
+    let isGone = false
+    const waiters = new Waiters<void>()
+    const gone = () => {
+      isGone = true
+      waiters.wake(this.writer, undefined)
     }
-    this.submit(() => {
-      if (!record.isFinal) record.settle(slot.lastExit)
-    })
-    return undefined
+    this.submit(() => this.terminateSlot(record.slot, limits, gone))
+    return isGone ? undefined : waitFor(waiters, () => isGone ? Effect.void : undefined)
   }
 
-  /** The limits of a stop after which the child runs again. */
-  private get restarting(): StopLimits {
-    return { ...unbounded, by: because("restart", this) }
+  terminateSlot(slot: Slot, limits: StopLimits, gone: () => void): void {
+    const { record } = slot
+    slot.wanted = false
+    slot.doomed ||= slot.policy.forgets
+    this.early.delete(slot)
+    this.restarts.delete(slot)
+    slot.blocked = undefined
+    slot.tell()
+    this.starts.settle(slot, slot.start, "stopped")
+    slot.answer("stopped")
+    slot.round?.drop(slot)
+    this.stops.end(slot, limits, () => {
+      this.retired(slot, record)
+      gone()
+    })
   }
 
   /** From here on nothing starts: what is under way is cancelled, and the children are stopped in reverse order. */
-  private shutDown(limits: StopLimits): void {
-    if (this.isStopping) return
+  shutDown(limits: StopLimits): void {
+    if (this.isStopping) return this.stops.tighten(limits)
+    const all = this.quiesce(limits)
+    this.stops.all(all, () => this.finish())
+  }
+
+  private quiesce(limits: StopLimits): ReadonlyArray<Slot> {
     this.move("stopping")
+    this.stops.limits = limits
     if (this.kernel.bus.observed) this.kernel.bus.emit("StopRequested", this, { by: cancelledBy(limits.by) })
-    this.failed.clear()
+    this.early.clear()
+    this.restarts.clear()
+    this.starts.clear()
     for (const round of this.rounds) this.cancel(round)
-    const stopping = Effect.forEach(
-      [...this.slots.values()].reverse(),
-      (slot) => this.end(slot, limits) ?? Effect.void,
-      {
-        discard: true
-      }
-    )
-    this.fork({ cancelled: false, fiber: undefined }, stopping, () => this.finish())
+    this.onShutDown?.(this.all.filter(({ wanted }) => wanted))
+    if (this.spec.isDynamic === true) return this.listed
+    for (const slot of this.slots.values()) this.close(slot)
+    return this.all
+  }
+
+  /** Whoever waits for it to start is told that it will not. */
+  close(slot: Slot): void {
+    slot.blocked = undefined
+    this.starts.settle(slot, slot.start, "closed")
+    slot.answer("closed")
+    slot.tell()
   }
 
   private finish(): void {
-    const { writer } = this.kernel
-    this.move(this.gaveUp === undefined && this.startFailure === undefined ? "interrupted" : "failed")
+    const failed = this.gaveUp !== undefined || this.startFailure !== undefined
+    this.move(failed ? "failed" : this.isThrough ? "succeeded" : "interrupted")
     this.kernel.remove(this)
     this.startWaiters.wake(
-      writer,
-      this.startFailure === undefined ? Exit.interrupt() : Exit.fail(this.startFailure)
+      this.writer,
+      this.startFailure !== undefined ? Exit.fail(this.startFailure) : this.isThrough ? Exit.void : Exit.interrupt()
     )
-    this.endWaiters.wake(writer, undefined)
-    if (this.gaveUp === undefined || !this.escalates) return
-    if (this.parent === undefined) this.kernel.fail(path(this), Cause.fail(this.gaveUp))
-    else this.parent.failLinked(Cause.fail(this.gaveUp))
-  }
-
-  private limitsOf(slot: Slot, limits: StopLimits): StopLimits {
-    const { body, options } = slot.child
-    const bound = options.shutdown ?? (body._tag === "Supervisor" ? "infinity" : undefined)
-    if (slot.record.isStuck || bound === "brutal_kill") return { ...limits, grace: 0, interrupt: 0 }
-    if (bound === "infinity") return { ...limits, interrupt: Infinity }
-    return bound === undefined ? limits : { ...limits, interrupt: Duration.toMillis(bound) }
+    this.endWaiters.wake(this.writer, undefined)
+    if (!this.escalates) return
+    if (this.gaveUp !== undefined && this.parent === undefined) this.kernel.fail(path(this), Cause.fail(this.gaveUp))
+    else if (this.gaveUp !== undefined) this.parent?.failLinked(Cause.fail(this.gaveUp))
+    else if (this.terminated && this.spec.propagateTermination) this.parent?.failLinked(Cause.fail(new TerminateTree()))
   }
 
   snapshot(): SupervisorSnapshot {
-    const health: Health = this.status === "failed" ? "failed" : "ok"
+    const { window } = this.restarts
+    const stopped = [...this.stopped]
+    const health: Health = this.status === "failed"
+      ? "failed"
+      : stopped.some(({ quarantined }) => quarantined)
+      ? "degraded"
+      : "ok"
     return {
       ...shown(this, this.kernel, this.since),
       health,
-      strategy: this.spec.strategy,
-      budget: {
-        used: this.window.used(this.kernel.writer.now()),
-        max: this.spec.intensity,
-        periodMillis: this.window.period
-      }
+      strategy: this.strategy,
+      budget: { used: window.used(this.writer.now()), max: window.intensity, periodMillis: window.period },
+      stopped: stopped.map(({ id, quarantined, record }) => {
+        const { lastExit, since } = record.snapshot()
+        return { id, state: quarantined ? "quarantined" as const : "stopped" as const, since, lastExit }
+      })
     }
   }
 }
-
-/** Why a round did not get through. A defect in what the user gave it, such as a backoff schedule, is final. */
-const errorOf = (round: Round, exit: Exit.Exit<void, StartError>): StartError | undefined => {
-  if (Exit.isSuccess(exit)) return undefined
-  const slot = round.offender ?? round.start[0]
-  const error = exit.cause.reasons.find(Cause.isFailReason)?.error
-  return error === undefined && slot !== undefined ? { slot, exit, exhausted: true } : error
-}
-
-/** Builds a layer with a memo map of its own, gives what it gives, and holds it until the run is ended. */
-const build = (
-  layer: Layer.Layer<never, unknown>,
-  give: (services: Context.Context<never>) => void
-): Effect.Effect<never, unknown> =>
-  Effect.withFiber((fiber) => {
-    const scope = Context.getUnsafe(fiber.context as Context.Context<Scope.Scope>, Scope.Scope)
-    return Layer.buildWithMemoMap(layer, Layer.makeMemoMapUnsafe(), scope).pipe(
-      Effect.flatMap((services) => {
-        give(Context.omit(Layer.CurrentMemoMap)(services) as Context.Context<never>)
-        return Effect.andThen(ready, Effect.never)
-      })
-    )
-  })
