@@ -1,4 +1,4 @@
-import { Restart } from "@effect-orchestra/supervisor"
+import { Restart, SupervisorError } from "@effect-orchestra/supervisor"
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Exit, Random } from "effect"
 
@@ -10,30 +10,120 @@ describe("Restart", () => {
       ["success", Exit.void],
       ["failure", Exit.fail("x")],
       ["defect", Exit.die("x")],
-      ["interruption by a stranger", Exit.interrupt(7)]
+      ["interruption by a stranger", Exit.interrupt(7)],
+      ["ignore", Exit.die(new SupervisorError.Ignore())],
+      ["done, said as a failure", Exit.fail(new SupervisorError.Done())],
+      ["terminateTree", Exit.die(new SupervisorError.TerminateTree())]
     ] as const
-    const restarted = {
-      permanent: [true, true, true, true],
-      transient: [false, true, true, true]
-    }
-    for (const restart of ["permanent", "transient"] as const) {
+    const verdicts = {
+      permanent: ["restart", "restart", "restart", "restart", "stop", "remove", "terminate_tree"],
+      transient: ["stop", "restart", "restart", "restart", "stop", "remove", "terminate_tree"],
+      temporary: ["remove", "remove", "remove", "remove", "remove", "remove", "terminate_tree"]
+    } as const
+    for (const restart of ["permanent", "transient", "temporary"] as const) {
       exits.forEach(([name, exit], index) => {
-        const again = restarted[restart][index] === true
-        it(`${restart} after ${name}: ${again ? "restart" : "stop"}`, () => {
-          assert.strictEqual(Restart.decide(restart, Restart.classify(exit)), again ? "restart" : "stop")
+        it(`${restart} after ${name}: ${verdicts[restart][index]}`, () => {
+          assert.strictEqual(Restart.decide(restart, Restart.classify(exit)), verdicts[restart][index])
         })
       })
     }
   })
 
-  describe("plan", () => {
-    it("one_for_one touches the failed child alone", () => {
-      assert.deepStrictEqual(Restart.plan("one_for_one", 3, 1), { stop: [], start: [1] })
+  const members = (edges: Readonly<Record<string, ReadonlyArray<string>>>) =>
+    Object.entries(edges).map(([id, dependsOn]) => ({ id, dependsOn }))
+
+  describe("affected", () => {
+    const [a, b, c] = ["a", "b", "c"].map((id) => ({ id, dependsOn: [] }))
+    if (a === undefined || b === undefined || c === undefined) throw new Error("three members")
+
+    it("one_for_one touches the failed alone, one_for_all all, rest_for_one those from the first failed on", () => {
+      assert.deepStrictEqual(Restart.affected("one_for_one", [a, b, c], [b]), [b])
+      assert.deepStrictEqual(Restart.affected("one_for_all", [a, b, c], [b]), [a, b, c])
+      assert.deepStrictEqual(Restart.affected("rest_for_one", [a, b, c], [b]), [b, c])
+      assert.deepStrictEqual(Restart.affected("rest_for_one", [a, b, c], [c, b]), [b, c])
     })
 
-    it("rest_for_one stops the later ones in reverse and starts all from the failed one in order", () => {
-      assert.deepStrictEqual(Restart.plan("rest_for_one", 5, 0), { stop: [4, 3, 2, 1], start: [0, 1, 2, 3, 4] })
-      assert.deepStrictEqual(Restart.plan("rest_for_one", 5, 4), { stop: [], start: [4] })
+    it("dependency touches the failed and all that stand on it, directly or not, in start order", () => {
+      const all = members({ d: ["b", "c"], b: ["a"], c: ["a"], a: [], e: [] })
+      const ids = (id: string) =>
+        Restart.affected("dependency", all, all.filter((member) => member.id === id)).map((member) => member.id)
+      assert.deepStrictEqual(ids("a"), ["d", "b", "c", "a"])
+      assert.deepStrictEqual(ids("b"), ["d", "b"])
+      assert.deepStrictEqual(ids("e"), ["e"])
+    })
+  })
+
+  describe("order", () => {
+    it("is a chain, and under dependency what each waits for, through those that are no members", () => {
+      const all = members({ a: [], b: ["a"], c: ["b"], d: [] })
+      assert.deepStrictEqual(Restart.order("rest_for_one", all, all), [[], [0], [1], [2]])
+      assert.deepStrictEqual(Restart.order("dependency", all, all), [[], [0], [1], []])
+      const withoutB = all.filter(({ id }) => id !== "b")
+      assert.deepStrictEqual(Restart.order("dependency", all, withoutB), [[], [0], []])
+    })
+  })
+
+  describe("cycle", () => {
+    it("names the way round", () => {
+      assert.isUndefined(Restart.cycle(members({ a: [], b: ["a"], c: ["a", "b"] })))
+      assert.deepStrictEqual(Restart.cycle(members({ x: [], a: ["c"], b: ["a"], c: ["b"] })), ["a", "c", "b", "a"])
+      assert.deepStrictEqual(Restart.cycle(members({ a: ["a"] })), ["a", "a"])
+    })
+  })
+
+  describe("Walk", () => {
+    it("frees each when all that it waits for are done, and backwards the other way", () => {
+      const diamond = [[], [0], [0], [1, 2]]
+      const forward = new Restart.Walk(diamond)
+      assert.deepStrictEqual([forward.next(), forward.next()], [0, undefined])
+      forward.done(0)
+      assert.deepStrictEqual([forward.next(), forward.next(), forward.next()], [1, 2, undefined])
+      forward.done(1)
+      assert.isUndefined(forward.next())
+      forward.done(2)
+      assert.strictEqual(forward.next(), 3)
+      const reverse = new Restart.Walk(diamond, "reverse")
+      assert.deepStrictEqual([reverse.next(), reverse.next()], [3, undefined])
+    })
+
+    it("gives up what waits for one that fails", () => {
+      const walk = new Restart.Walk([[], [0], [1], []])
+      assert.deepStrictEqual([walk.fail(1), walk.left], [[1, 2], 2])
+    })
+  })
+
+  describe("Chain", () => {
+    it("walks as a Walk does where each waits for the one before it", () => {
+      const random = (seed: number) => {
+        let state = seed + 1
+        return (below: number) => {
+          state = (state * 48_271) % 2_147_483_647
+          return state % below
+        }
+      }
+      for (let seed = 0; seed < 500; seed++) {
+        const next = random(seed)
+        const count = 1 + next(6)
+        const direction = next(2) === 0 ? "forward" : "reverse"
+        const all = Array.from({ length: count }, (_, i) => ({ id: String(i), dependsOn: [] }))
+        const chain = Restart.walk("one_for_all", all, all, direction)
+        const walk = new Restart.Walk(Restart.order("one_for_all", all, all), direction)
+        assert.instanceOf(chain, Restart.Chain)
+        for (let at = walk.next(); at !== undefined; at = walk.next()) {
+          assert.deepStrictEqual([chain.next(), chain.next()], [at, undefined], `seed ${seed}`)
+          if (next(4) === 0) assert.deepStrictEqual(chain.fail(at), walk.fail(at), `seed ${seed}`)
+          else for (let i = next(2); i >= 0; i--) for (const each of [chain, walk]) each.done(at)
+          if (walk.left === 0) break
+          const free = (each: Restart.Walk | Restart.Chain) => all.map((_, at) => each.isFree(at))
+          assert.deepStrictEqual([chain.left, free(chain)], [walk.left, free(walk)], `seed ${seed}`)
+        }
+        assert.deepStrictEqual([chain.left, chain.next()], [walk.left, walk.next()], `seed ${seed}`)
+      }
+    })
+
+    it("is a Walk where children depend on each other", () => {
+      const all = members({ a: [], b: ["a"] })
+      assert.instanceOf(Restart.walk("dependency", all, all), Restart.Walk)
     })
   })
 
@@ -73,12 +163,5 @@ describe("Restart", () => {
           }).pipe(Random.withSeed(`window ${seed}`))
         }
       }), 120_000)
-
-    it("keeps O(intensity) entries over a million restarts", () => {
-      const window = new Restart.Window(3, 10)
-      for (let now = 0; now < 1_000_000; now++) window.admit(now * 10)
-      const kept = (window as unknown as { readonly times: ReadonlyArray<number> }).times.length
-      assert.isBelow(kept, 200)
-    })
   })
 })

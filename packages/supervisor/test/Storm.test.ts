@@ -1,88 +1,312 @@
-import { Orchestrator } from "@effect-orchestra/core"
-import { atEveryOperation } from "@effect-orchestra/core/testing"
-import { Child, Supervisor } from "@effect-orchestra/supervisor"
+import { Orchestrator, Routine } from "@effect-orchestra/core"
+import { atEveryOperation, type Recorder, recorder, TestOrchestra } from "@effect-orchestra/core/testing"
+import { Child, type Restart, Supervisor, SupervisorError } from "@effect-orchestra/supervisor"
 import { assert, describe, it } from "@effect/vitest"
-import { Deferred, Effect, Fiber, Layer, Random, Schedule } from "effect"
-import { TestClock } from "effect/testing"
+import { Deferred, Effect, Fiber, Layer, Random, Schedule, type Scope } from "effect"
+import { Lifecycle } from "./model/Lifecycle.ts"
 
 const seeds = Number(process.env.SEEDS ?? 200)
 
-/**
- * A child whose every run is watched: two that overlap, or a run that starts after the end, are faults. It can be told
- * to fail at any time, and may be slow to start and slow to end.
- */
-const watched = (id: string, faults: Array<string>, over: () => boolean) => {
-  let live = 0
-  let runs = 0
-  let fail = Deferred.makeUnsafe<never, string>()
-  const enter = Effect.sync(() => {
-    if (live > 0) faults.push(`two runs of ${id} overlap`)
-    if (over()) faults.push(`${id} started after the end`)
-    live++
-    runs++
-    fail = Deferred.makeUnsafe<never, string>()
-    return fail
-  })
-  const leave = Effect.sync(() => void live--)
-  const body = (slowStart: number, slowEnd: number) =>
-    Layer.effectDiscard(Effect.gen(function*() {
-      const signal = yield* Effect.acquireRelease(enter, () => Effect.andThen(Effect.sleep(slowEnd), leave))
-      yield* Effect.sleep(slowStart)
-      yield* Orchestrator.forkScoped(Deferred.await(signal))
-    }))
-  return {
-    id,
-    body,
-    fail: Effect.suspend(() => Deferred.fail(fail, `${id} failed`)),
-    live: () => live,
-    runs: () => runs
-  }
+type Play = Child.Child<string, never, unknown, unknown, Orchestrator | Scope.Scope, string>
+
+const chance = (share: number) => Effect.map(Random.next, (drawn) => drawn < share)
+const below = (n: number) => Effect.map(Random.next, (drawn) => Math.floor(drawn * n))
+const oneOf = <const A extends ReadonlyArray<unknown>>(...options: A) =>
+  Effect.map(below(options.length), (at) => options[at] as A[number])
+const maybe = <A, R>(share: number, effect: Effect.Effect<A, never, R>) =>
+  Effect.flatMap(chance(share), (is) => is ? effect : Effect.succeed(undefined))
+
+/** What is seen of all the leaves of a storm. */
+interface Sky {
+  readonly faults: Array<string>
+  readonly leaves: Map<string, Leaf>
+  isOver: boolean
+  runs: number
+  record?: Recorder
 }
 
-describe("a storm of failures", () => {
-  for (const strategy of ["one_for_one", "rest_for_one"] as const) {
-    it.effect(
-      `under ${strategy}: no two runs overlap, nothing starts after the end, nothing is left`,
-      () =>
-        Effect.gen(function*() {
-          let restarts = 0
-          for (let seed = 0; seed < seeds; seed++) {
-            yield* Effect.gen(function*() {
-              const faults: Array<string> = []
-              let ended = false
-              const children = ["a", "b", "c", "d"].map((id) => watched(id, faults, () => ended))
-              const layers = yield* Effect.forEach(children, ({ body, id }) =>
-                Effect.gen(function*() {
-                  const layer = body(yield* Random.nextIntBetween(0, 3), yield* Random.nextIntBetween(0, 3))
-                  const backoff = (yield* Random.nextBoolean) ? Schedule.spaced("2 millis") : undefined
-                  return Child.layer(id, layer, { backoff, startTimeout: "1 second" })
-                }))
-              const intensity = yield* Random.nextIntBetween(0, 40)
-              const spec = Supervisor.make({ name: "app", strategy, intensity, period: "20 millis", children: layers })
-              const fiber = yield* Effect.forkChild(Supervisor.run(spec), { startImmediately: true })
-              for (let step = 0; step < 25; step++) {
-                const child = children[yield* Random.nextIntBetween(0, children.length)]
-                if (child !== undefined) yield* child.fail
-                yield* TestClock.adjust(yield* Random.nextIntBetween(0, 12))
-              }
-              const stopping = yield* Effect.forkChild(Fiber.interrupt(fiber), { startImmediately: true })
-              yield* TestClock.adjust("1 minute")
-              yield* Fiber.join(stopping)
-              ended = true
-              yield* TestClock.adjust("1 minute")
-              assert.deepStrictEqual(faults, [], `seed ${seed}`)
-              assert.deepStrictEqual(children.map(({ live }) => live()), [0, 0, 0, 0], `seed ${seed}`)
-              assert.strictEqual((yield* Orchestrator.snapshot).length, 1, `seed ${seed}`)
-              for (const { runs } of children) restarts += runs() - 1
-            }).pipe(Random.withSeed(`${strategy} ${seed}`))
-          }
-          assert.isAbove(restarts, 5 * seeds)
-        }).pipe(Effect.provide(Orchestrator.layer)),
-      120_000
+/** A leaf of the tree: every run of it is watched. It is slow to start and to end, or does so only long after its bound. */
+class Leaf {
+  readonly id: string
+  /** Whether a run may be replaced, and another so stands beside it. */
+  readonly replaces: boolean
+  live = 0
+  private readonly sky: Sky
+  private told = Deferred.makeUnsafe<void, unknown>()
+
+  constructor(id: string, sky: Sky, replaces: boolean) {
+    this.id = id
+    this.sky = sky
+    this.replaces = replaces
+    sky.leaves.set(id, this)
+  }
+
+  private enter() {
+    const { faults, isOver } = this.sky
+    if (this.live > 0 && !this.replaces) faults.push(`two runs of ${this.id} overlap`)
+    if (isOver) faults.push(`${this.id} started after the end`)
+    this.live++
+    this.sky.runs++
+    return this.told = Deferred.makeUnsafe<void, unknown>()
+  }
+
+  private readonly begin = Effect.gen({ self: this }, function*() {
+    const [start, end] = [yield* below(3), (yield* chance(0.03)) ? 40 : yield* below(3)]
+    const told = yield* Effect.acquireRelease(
+      Effect.sync(() => this.enter()),
+      () => Effect.andThen(Effect.sleep(end), Effect.sync(() => void this.live--))
     )
+    if (yield* chance(0.03)) yield* Effect.uninterruptible(Effect.sleep(40))
+    yield* Effect.sleep(start)
+    const failure = yield* Random.next
+    if (failure < 0.1) return yield* Effect.fail(`${this.id} does not start`)
+    if (failure < 0.12) return yield* Supervisor.ignore
+    return told
+  })
+
+  /** The same each time, so that it may be found to be the same. */
+  readonly effects = [1, 2].map(() =>
+    Effect.flatMap(this.begin, (told) => Effect.andThen(Routine.ready, Deferred.await(told)))
+  )
+  readonly layers = [1, 2].map(() =>
+    Layer.effectDiscard(Effect.flatMap(this.begin, (told) => Orchestrator.forkScoped(Deferred.await(told))))
+  )
+
+  readonly tell = Effect.gen({ self: this }, function*() {
+    const drawn = yield* Random.next
+    const end = drawn < 0.7
+      ? Effect.fail(`${this.id} failed`)
+      : drawn < 0.8
+      ? Effect.void
+      : drawn < 0.88
+      ? Effect.die(new Error(`${this.id} died`))
+      : drawn < 0.93
+      ? Effect.fail(new SupervisorError.Ignore())
+      : drawn < 0.97
+      ? Effect.fail(new SupervisorError.Done())
+      : Effect.fail(new SupervisorError.TerminateTree())
+    Deferred.doneUnsafe(this.told, end)
+  })
+}
+
+const strategies = ["one_for_one", "one_for_all", "rest_for_one", "dependency"] as const
+
+const childOf = Effect.fnUntraced(function*(
+  id: string,
+  before: ReadonlyArray<string>,
+  strategy: Restart.Strategy,
+  sky: Sky
+) {
+  const replaces = id.endsWith("b")
+  const leaf = sky.leaves.get(id) ?? new Leaf(id, sky, replaces)
+  const backoff = yield* oneOf(undefined, undefined, Schedule.spaced("2 millis"), Schedule.recurs(3))
+  const options: Child.ChildOptions = {
+    restart: yield* oneOf("permanent", "permanent", "transient", "temporary"),
+    shutdown: yield* oneOf("infinity", "brutal_kill", 5, 5, 50),
+    startTimeout: yield* oneOf(10, "1 second"),
+    backoff,
+    resetAfter: yield* oneOf(5, "30 seconds"),
+    ...(yield* maybe(0.3, Effect.map(below(3), (intensity) => ({ intensity, period: 20 })))),
+    onGiveUp: yield* oneOf("escalate", "quarantine"),
+    onUnstoppable: replaces ? "replace" : "wait",
+    ...(strategy === "dependency" && before.length > 0
+      ? { dependsOn: yield* maybe(0.6, Effect.map(oneOf(...before), (on) => [on])) }
+      : {})
+  }
+  const variant = (yield* chance(0.9)) ? 0 : 1
+  const [effect = Effect.never, layer = Layer.empty] = [leaf.effects[variant], leaf.layers[variant]]
+  const name = id.split("/").at(-1) ?? id
+  // A layer or an effect, always the same.
+  const child = id.endsWith("a") || id.endsWith("d")
+    ? Child.layer(name, layer, { ...options, dependsOn: [] })
+    : Child.make(name, effect, { ...options, awaitReady: id.endsWith("b"), dependsOn: [] })
+  return { ...child, spec: { ...child.spec, dependsOn: options.dependsOn ?? [] } } as Play
+})
+
+const supervisorOf: (
+  name: string,
+  prefix: string,
+  ids: ReadonlyArray<string>,
+  sky: Sky,
+  strategy?: Restart.Strategy
+) => Effect.Effect<Supervisor.Supervisor<unknown, unknown, Orchestrator | Scope.Scope>> = Effect.fnUntraced(
+  function*(name, prefix, ids, sky, fixed) {
+    const strategy = fixed ?? (yield* oneOf(...strategies))
+    const children: Array<Play> = []
+    for (const id of ids) {
+      const before = children.map(({ id }) => id)
+      if (id !== "nested") children.push(yield* childOf(`${prefix}${id}`, before, strategy, sky))
+      else {
+        const spec = yield* supervisorOf("nested", `${prefix}nested/`, ["a", "b", "c"], sky)
+        children.push(Child.supervisor(spec, { restart: yield* oneOf("permanent", "transient") }) as Play)
+      }
+    }
+    return Supervisor.make({
+      name,
+      strategy,
+      children,
+      intensity: yield* oneOf(1, 5, 30, 1000),
+      period: 20,
+      restartStopped: yield* chance(0.2),
+      concurrentRestarts: yield* oneOf("unbounded", 1, 2),
+      propagateTermination: yield* chance(0.5),
+      attemptBudget: yield* maybe(0.2, Effect.map(below(40), (attempts) => ({ attempts: attempts + 1, period: 20 })))
+    }) as Supervisor.Supervisor<unknown, unknown, Orchestrator | Scope.Scope>
+  }
+)
+
+/** What is true of a supervisor at any time. */
+const check = Effect.fnUntraced(function*(app: Supervisor.SupervisorRef, sky: Sky) {
+  const children = yield* Supervisor.whichChildren(app)
+  const counted = yield* Supervisor.countChildren(app)
+  const seen = JSON.stringify(children.map(({ id, incarnation, state }) => [id, state, incarnation]))
+  // Something happened in between.
+  if (
+    JSON.stringify(
+      (yield* Supervisor.whichChildren(app)).map(({ id, incarnation, state }) => [id, state, incarnation])
+    ) !== seen
+  ) return
+  const supervisors = children.filter(({ type }) => type === "supervisor").length
+  const expected = {
+    specs: children.length,
+    active: children.filter(({ state }) => state === "running").length,
+    supervisors,
+    workers: children.length - supervisors
+  }
+  if (JSON.stringify(counted) !== JSON.stringify(expected)) {
+    sky.faults.push(`counted ${JSON.stringify(counted)} ${seen}`)
   }
 })
 
+const operation = Effect.fnUntraced(function*(app: Supervisor.SupervisorRef, sky: Sky, strategy: Restart.Strategy) {
+  const id = yield* oneOf("a", "b", "c", "d", "e", "nested")
+  const drawn = yield* Random.next
+  if (process.env["LOG"]) console.log("9OP", id, drawn)
+  if (drawn < 0.25) return yield* Supervisor.terminateChild(app, id)
+  if (drawn < 0.45) return yield* Supervisor.restartChild(app, id)
+  if (drawn < 0.55) return yield* Supervisor.release(app, id)
+  if (drawn < 0.65) return yield* Supervisor.deleteChild(app, id)
+  if (drawn < 0.8) {
+    const before = strategy === "dependency" ? (yield* Supervisor.whichChildren(app)).map(({ id }) => id) : []
+    return yield* Supervisor.startChild(app, yield* childOf(yield* oneOf("d", "e"), before, strategy, sky))
+  }
+  if (drawn < 0.9) {
+    const [child] = yield* Random.shuffle(yield* Supervisor.whichChildren(app))
+    return child === undefined ? undefined : yield* Routine.interrupt(child.routine)
+  }
+  const ids = ["a", "b", "c", "d", "nested"].filter((_, i) => i !== 4)
+  return yield* Supervisor.reconcile(
+    app,
+    yield* supervisorOf("app", "", (yield* Random.shuffle(ids)).slice(0, 3), sky, strategy)
+  )
+})
+
+/** The lives of all children, as their events tell them. A routine that stands beside another at its path has a path of its own. */
+const tell = ({ events, log }: Recorder, sky: Sky) => {
+  const lives = new Map<string, Lifecycle>()
+  const latest = new Map<string, Lifecycle>()
+  for (const [at, event] of events.entries()) {
+    const { _tag, id, name, path } = event
+    if (!path.startsWith("/orchestra/held/app/") || name === "routine") continue
+    const place = path.replaceAll(/#[^/]+/g, "")
+    if (_tag === "Forked") lives.set(id, new Lifecycle(latest.get(place)))
+    // A supervisor below tells of itself under the path of its routine.
+    const life = lives.get(id)
+    if (life === undefined) continue
+    const fault = life.next(event)
+    if (_tag !== "Forked" && !life.isLeft) latest.set(place, life)
+    if (fault === undefined) continue
+    const history = log.flatMap((line, i) => i <= at && events[i]?.id === id ? [line] : [])
+    sky.faults.push(`${path}: ${fault}\n${history.join("\n")}`)
+  }
+  for (const [id, life] of lives) {
+    if (life.isFinal) continue
+    sky.faults.push(`does not end:\n${log.filter((_, i) => events[i]?.id === id).join("\n")}`)
+  }
+}
+
+/** One storm over one tree, from its start to its end, and what was wrong. */
+const storm = Effect.fnUntraced(function*(strategy: Restart.Strategy, sky: Sky) {
+  const record = yield* recorder
+  const spec = yield* supervisorOf("app", "", yield* Random.shuffle(["a", "b", "c", "d", "nested"]), sky, strategy)
+  const started = yield* Deferred.make<Supervisor.SupervisorRef>()
+  sky.record = record
+  // It gives up to the routine that it is started in.
+  const held = yield* Orchestrator.fork(
+    Effect.scoped(
+      Effect.flatMap(
+        Supervisor.start(spec),
+        (app) => Effect.andThen(Deferred.succeed(started, app), Supervisor.await(app))
+      )
+    ),
+    { name: "held" }
+  )
+  const starting = yield* Effect.raceFirst(
+    Effect.option(Deferred.await(started)),
+    Effect.as(Routine.await(held), undefined)
+  )
+  const app = starting?._tag === "Some" ? starting.value : undefined
+  const operations: Array<Fiber.Fiber<unknown, unknown>> = []
+  const stopsAt = yield* below(40)
+  for (let step = 0; app !== undefined && step < 25; step++) {
+    if (step === stopsAt) {
+      operations.push(yield* Effect.forkDetach(yield* oneOf(Supervisor.stop(app), Routine.interrupt(held))))
+    }
+    const leaves = [...sky.leaves.values()].filter(({ live }) => live > 0)
+    for (let failures = yield* below(3); failures > 0 && leaves.length > 0; failures--) {
+      yield* (yield* oneOf(...leaves)).tell
+    }
+    if (yield* chance(0.4)) operations.push(yield* Effect.forkDetach(operation(app, sky, strategy)))
+    if (yield* chance(0.1)) {
+      yield* Fiber.interrupt((yield* oneOf(...operations)) ?? (yield* Effect.forkDetach(Effect.void)))
+    }
+    yield* Effect.ignore(check(app, sky))
+    yield* Effect.sleep(yield* below(8))
+  }
+  yield* Routine.interrupt(held)
+  sky.isOver = true
+  yield* Effect.sleep("1 minute")
+  // Whatever was asked for has been answered.
+  for (const fiber of operations) {
+    const exit = fiber.pollUnsafe()
+    if (exit === undefined) sky.faults.push("an operation does not return")
+    const defect = exit?._tag === "Failure" ? exit.cause.reasons.find((reason) => reason._tag === "Die") : undefined
+    if (defect !== undefined) sky.faults.push(`an operation died: ${defect.defect}`)
+  }
+  for (const { id, live } of sky.leaves.values()) if (live > 0) sky.faults.push(`${id} is left`)
+  if ((yield* Orchestrator.list).length > 0) sky.faults.push("something is listed")
+  tell(record, sky)
+  return record.log
+})
+
+describe("a storm", () => {
+  for (const strategy of strategies) {
+    it.effect(
+      `under ${strategy}: no two runs overlap, every call returns, each life is legal, nothing starts after the end, nothing is left`,
+      () =>
+        Effect.gen(function*() {
+          let runs = 0
+          for (let seed = 0; seed < seeds; seed++) {
+            if (process.env["ONLY"] && Number(process.env["ONLY"]) !== seed) continue
+            const sky: Sky = { faults: [], leaves: new Map(), isOver: false, runs: 0 }
+            const log = yield* TestOrchestra.run(storm(strategy, sky), { seed: `${strategy} ${seed}` }).pipe(
+              Effect.onExit(() =>
+                Effect.sync(() =>
+                  process.env["LOG"] &&
+                  sky.record?.events.forEach((e, i) => console.log(`${e.at} ${e.id} ${sky.record?.log[i]}`))
+                )
+              ),
+              Effect.catchDefect((defect) => Effect.die(new Error(`seed ${seed}: ${defect}`, { cause: defect })))
+            )
+            assert.deepStrictEqual(sky.faults, [], `seed ${seed}\n${process.env["LOG"] ? log.join("\n") : ""}`)
+            runs += sky.runs
+          }
+          assert.isAbove(runs, 8 * seeds)
+        }),
+      300_000
+    )
+  }
+})
 describe("interrupted at any operation", () => {
   it.effect("a start leaves no child behind", () =>
     Effect.gen(function*() {

@@ -2,7 +2,7 @@ import { Orchestrator, Routine } from "@effect-orchestra/core"
 import type { Event } from "@effect-orchestra/core"
 import { Child, Supervisor } from "@effect-orchestra/supervisor"
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Context, Deferred, Effect, Exit, Fiber, Layer, Option, Ref, Schedule, type Scope } from "effect"
+import { Context, Deferred, Effect, Exit, Fiber, Layer, Option, Ref, Schedule, type Scope } from "effect"
 import { TestClock } from "effect/testing"
 
 /** A log of what happens, in order. */
@@ -43,63 +43,6 @@ const test = <A, E>(body: () => Effect.Effect<A, E, Orchestrator | Scope.Scope>)
 describe("Supervisor", () => {
   describe("start", () => {
     it.effect(
-      "starts the children in order, each when the one before is ready",
-      test(() =>
-        Effect.gen(function*() {
-          const { lines, write } = journal()
-          const slow = (id: string) =>
-            Effect.gen(function*() {
-              yield* write(`start ${id}`)
-              yield* Effect.sleep("100 millis")
-              yield* write(`ready ${id}`)
-              yield* Routine.ready
-              return yield* Effect.never
-            })
-          const spec = Supervisor.make({
-            name: "app",
-            strategy: "one_for_one",
-            children: [
-              Child.make("a", slow("a"), { awaitReady: true }),
-              Child.make("b", slow("b"), { awaitReady: true }),
-              Child.make("c", slow("c"), { awaitReady: true })
-            ]
-          })
-          const fiber = yield* Effect.forkChild(Supervisor.start(spec), { startImmediately: true })
-          yield* TestClock.adjust("299 millis")
-          assert.isUndefined(fiber.pollUnsafe())
-          yield* TestClock.adjust("1 millis")
-          yield* Fiber.join(fiber)
-          assert.deepStrictEqual(lines, ["start a", "ready a", "start b", "ready b", "start c", "ready c"])
-        })
-      )
-    )
-
-    it.effect(
-      "stops what has started in reverse order when a child does not start, and says why",
-      test(() =>
-        Effect.gen(function*() {
-          const { lines, write } = journal()
-          const spec = Supervisor.make({
-            name: "app",
-            strategy: "one_for_one",
-            children: [
-              Child.make("a", steerable("a", write).effect),
-              Child.make("b", steerable("b", write).effect),
-              Child.make("c", Effect.andThen(Effect.yieldNow, Effect.fail("no c")), { awaitReady: true }),
-              Child.make("d", steerable("d", write).effect)
-            ]
-          })
-          const failure = yield* Effect.flip(Supervisor.start(spec))
-          assert.strictEqual(failure._tag, "StartFailure")
-          assert.strictEqual(failure.child, "c")
-          assert.deepStrictEqual(Cause.findErrorOption(failure.cause), Option.some("no c"))
-          assert.deepStrictEqual(lines, ["start a", "start b", "stop b", "stop a"])
-          assert.deepStrictEqual(yield* Orchestrator.list, [])
-        })
-      )
-    )
-
-    it.effect(
       "fails on time when a child is not ready within its startTimeout, even one that cannot be interrupted",
       test(() =>
         Effect.gen(function*() {
@@ -125,55 +68,6 @@ describe("Supervisor", () => {
             (yield* Orchestrator.list).map(({ health, name, state }) => [name, state, health]),
             [["b", "abandoned", "stuck"]]
           )
-        })
-      )
-    )
-
-    it.effect(
-      "a start that is interrupted stops what has started",
-      test(() =>
-        Effect.gen(function*() {
-          const { lines, write } = journal()
-          const spec = Supervisor.make({
-            name: "app",
-            strategy: "one_for_one",
-            children: [
-              Child.make("a", steerable("a", write).effect),
-              Child.make("b", Effect.never, { awaitReady: true })
-            ]
-          })
-          const fiber = yield* Effect.forkChild(Supervisor.start(spec), { startImmediately: true })
-          yield* settle
-          yield* Fiber.interrupt(fiber)
-          assert.deepStrictEqual(lines, ["start a", "stop a"])
-          assert.deepStrictEqual(yield* Orchestrator.list, [])
-        })
-      )
-    )
-
-    it.effect(
-      "a child that ends before a later one is ready is restarted once all have started",
-      test(() =>
-        Effect.gen(function*() {
-          let runs = 0
-          const spec = Supervisor.make({
-            name: "app",
-            strategy: "one_for_one",
-            intensity: 1,
-            children: [
-              Child.make("a", Effect.suspend(() => ++runs === 1 ? Effect.fail("once") : Effect.never)),
-              Child.make("b", Effect.andThen(Effect.sleep("1 second"), Effect.andThen(Routine.ready, Effect.never)), {
-                awaitReady: true
-              })
-            ]
-          })
-          const fiber = yield* Effect.forkChild(Supervisor.start(spec), { startImmediately: true })
-          yield* settle
-          assert.strictEqual(runs, 1)
-          yield* TestClock.adjust("1 second")
-          yield* Fiber.join(fiber)
-          yield* settle
-          assert.strictEqual(runs, 2)
         })
       )
     )
@@ -223,114 +117,6 @@ describe("Supervisor", () => {
     )
 
     it.effect(
-      "rest_for_one stops the later children in reverse order and starts them again in order",
-      test(() =>
-        Effect.gen(function*() {
-          const { lines, write } = journal()
-          const children = ["a", "b", "c", "d"].map((id) => steerable(id, write))
-          const [, b] = children
-          const spec = Supervisor.make({
-            name: "app",
-            strategy: "rest_for_one",
-            children: children.map(({ effect, id }) => Child.make(id, effect))
-          })
-          yield* Supervisor.start(spec)
-          lines.length = 0
-          if (b !== undefined) yield* b.fail
-          yield* settle
-          assert.deepStrictEqual(lines, ["stop b", "stop d", "stop c", "start b", "start c", "start d"])
-          assert.deepStrictEqual(yield* states, ["a running 1", "b running 2", "c running 2", "d running 2"])
-        })
-      )
-    )
-
-    it.effect(
-      "rest_for_one counts simultaneous failures once, whatever their order",
-      test(() =>
-        Effect.gen(function*() {
-          for (const order of [[0, 1, 2], [2, 1, 0], [1, 2, 0]]) {
-            const { write } = journal()
-            const children = ["a", "b", "c"].map((id) => steerable(id, write))
-            const spec = Supervisor.make({
-              name: "app",
-              strategy: "rest_for_one",
-              intensity: 1,
-              children: children.map(({ effect, id }) => Child.make(id, effect))
-            })
-            const app = yield* Supervisor.start(spec)
-            for (const index of order) yield* children[index]?.fail ?? Effect.void
-            yield* settle
-            assert.deepStrictEqual(yield* states, ["a running 2", "b running 2", "c running 2"])
-            yield* Supervisor.stop(app)
-          }
-        })
-      )
-    )
-
-    it.effect(
-      "a transient child that succeeds is not restarted, and touches no sibling",
-      test(() =>
-        Effect.gen(function*() {
-          const { lines, write } = journal()
-          const spec = Supervisor.make({
-            name: "app",
-            strategy: "rest_for_one",
-            children: [
-              Child.make("once", Effect.andThen(Effect.yieldNow, Effect.succeed("done")), { restart: "transient" }),
-              Child.make("b", steerable("b", write).effect)
-            ]
-          })
-          yield* Supervisor.start(spec)
-          yield* settle
-          assert.deepStrictEqual(lines, ["start b"])
-          assert.deepStrictEqual(yield* states, ["b running 1"])
-        })
-      )
-    )
-
-    it.effect(
-      "a permanent child that succeeds at once is started intensity + 1 times",
-      test(() =>
-        Effect.gen(function*() {
-          let runs = 0
-          const spec = Supervisor.make({
-            name: "app",
-            strategy: "one_for_one",
-            intensity: 3,
-            children: [Child.make("a", Effect.sync(() => void runs++))]
-          })
-          const exit = yield* Effect.exit(Supervisor.run(spec))
-          assert.isTrue(Exit.isFailure(exit))
-          assert.strictEqual(runs, 4)
-        })
-      )
-    )
-
-    it.effect(
-      "an interruption by a stranger is abnormal",
-      test(() =>
-        Effect.gen(function*() {
-          const ready = yield* Deferred.make<Routine.Routine<unknown, unknown>>()
-          const child = Effect.gen(function*() {
-            const self = yield* Routine.current
-            if (Option.isSome(self)) yield* Deferred.succeed(ready, self.value)
-            return yield* Effect.never
-          })
-          yield* Supervisor.start(
-            Supervisor.make({
-              name: "app",
-              strategy: "one_for_one",
-              children: [Child.make("a", child, { restart: "transient" })]
-            })
-          )
-          yield* Effect.flatMap(Deferred.await(ready), Routine.interrupt)
-          yield* settle
-          assert.deepStrictEqual(yield* states, ["a running 2"])
-        })
-      )
-    )
-
-    it.effect(
       "Routine.stop ends a child for good",
       test(() =>
         Effect.gen(function*() {
@@ -351,91 +137,9 @@ describe("Supervisor", () => {
         })
       )
     )
-
-    it.effect(
-      "rest_for_one absorbs a failure of a member that waits to be stopped: one round, counted once",
-      test(() =>
-        Effect.gen(function*() {
-          const { lines, write } = journal()
-          const [a, b] = [steerable("a", write), steerable("b", write)]
-          let stops = 0
-          const slow = Effect.never.pipe(
-            Effect.onInterrupt(() => stops++ === 0 ? Effect.sleep("300 millis") : Effect.void)
-          )
-          const seen = yield* record
-          const spec = Supervisor.make({
-            name: "app",
-            strategy: "rest_for_one",
-            intensity: 1,
-            children: [Child.make("a", a.effect), Child.make("b", b.effect), Child.make("slow", slow)]
-          })
-          yield* TestClock.adjust(0)
-          yield* Supervisor.start(spec)
-          lines.length = 0
-          yield* a.fail
-          yield* settle
-          yield* b.fail
-          yield* TestClock.adjust("300 millis")
-          yield* settle
-          assert.deepStrictEqual(lines, ["stop a", "stop b", "start a", "start b"])
-          assert.deepStrictEqual(yield* states, ["a running 2", "b running 2", "slow running 2"])
-          assert.strictEqual(seen.filter((event) => event._tag === "Decided").length, 1)
-        })
-      )
-    )
   })
 
   describe("intensity", () => {
-    it.effect(
-      "gives up with the offender and its cause, after stopping the others in reverse order",
-      test(() =>
-        Effect.gen(function*() {
-          const { lines, write } = journal()
-          const children = ["a", "b", "c"].map((id) => steerable(id, write))
-          const spec = Supervisor.make({
-            name: "app",
-            strategy: "one_for_one",
-            intensity: 1,
-            children: children.map(({ effect, id }) => Child.make(id, effect))
-          })
-          const fiber = yield* Effect.forkChild(Supervisor.run(spec), { startImmediately: true })
-          yield* settle
-          yield* children[1]?.fail ?? Effect.void
-          yield* settle
-          lines.length = 0
-          yield* children[1]?.fail ?? Effect.void
-          const failure = yield* Effect.flip(Fiber.join(fiber))
-          assert.strictEqual(failure._tag, "RestartIntensityReached")
-          assert.strictEqual(failure.child, "b")
-          assert.deepStrictEqual(Cause.findErrorOption(failure.cause), Option.some("b failed"))
-          assert.deepStrictEqual(lines, ["stop b", "stop c", "stop a"])
-          assert.deepStrictEqual(yield* Orchestrator.list, [])
-        })
-      )
-    )
-
-    it.effect(
-      "forgets restarts that are a period old",
-      test(() =>
-        Effect.gen(function*() {
-          const a = steerable("a", () => Effect.void)
-          const spec = Supervisor.make({
-            name: "app",
-            strategy: "one_for_one",
-            intensity: 1,
-            period: "10 seconds",
-            children: [Child.make("a", a.effect)]
-          })
-          yield* Supervisor.start(spec)
-          for (let i = 0; i < 5; i++) {
-            yield* a.fail
-            yield* TestClock.adjust("10 seconds")
-          }
-          assert.deepStrictEqual(yield* states, ["a running 6"])
-        })
-      )
-    )
-
     it.effect(
       "a supervisor without a parent that gives up fails the orchestrator",
       test(() =>
@@ -455,51 +159,6 @@ describe("Supervisor", () => {
   })
 
   describe("backoff", () => {
-    it.effect(
-      "waits as its schedule says, and shows it",
-      test(() =>
-        Effect.gen(function*() {
-          const starts: Array<number> = []
-          const child = Effect.gen(function*() {
-            starts.push(yield* Effect.clockWith((clock) => clock.currentTimeMillis))
-            return yield* Effect.fail("again")
-          })
-          const spec = Supervisor.make({
-            name: "app",
-            strategy: "one_for_one",
-            intensity: 100,
-            children: [Child.make("a", child, { backoff: Schedule.exponential("1 second") })]
-          })
-          yield* Supervisor.start(spec)
-          yield* settle
-          assert.deepStrictEqual(yield* states, ["a backoff 1"])
-          yield* TestClock.adjust("7 seconds")
-          assert.deepStrictEqual(starts, [0, 1000, 3000, 7000])
-        })
-      )
-    )
-
-    it.effect(
-      "starts over after a run of resetAfter",
-      test(() =>
-        Effect.gen(function*() {
-          const a = steerable("a", () => Effect.void)
-          const spec = Supervisor.make({
-            name: "app",
-            strategy: "one_for_one",
-            children: [Child.make("a", a.effect, { backoff: Schedule.exponential("1 second"), resetAfter: "1 minute" })]
-          })
-          yield* Supervisor.start(spec)
-          yield* a.fail
-          yield* TestClock.adjust("1 second")
-          yield* TestClock.adjust("1 minute")
-          yield* a.fail
-          yield* TestClock.adjust("1 second")
-          assert.deepStrictEqual(yield* states, ["a running 3"])
-        })
-      )
-    )
-
     it.effect(
       "gives up when its schedule is broken",
       test(() =>
@@ -528,27 +187,6 @@ describe("Supervisor", () => {
           })
           const failure = yield* Effect.flip(Supervisor.run(spec))
           assert.strictEqual(failure._tag, "RestartIntensityReached")
-        })
-      )
-    )
-
-    it.effect(
-      "a stop while it waits is served at once, and nothing starts afterwards",
-      test(() =>
-        Effect.gen(function*() {
-          let runs = 0
-          const spec = Supervisor.make({
-            name: "app",
-            strategy: "one_for_one",
-            children: [Child.make("a", Effect.andThen(Effect.sync(() => runs++), Effect.fail("again")), {
-              backoff: Schedule.spaced("1 hour")
-            })]
-          })
-          const app = yield* Supervisor.start(spec)
-          yield* settle
-          yield* Supervisor.stop(app)
-          yield* TestClock.adjust("2 hours")
-          assert.strictEqual(runs, 1)
         })
       )
     )
@@ -737,34 +375,6 @@ describe("Supervisor", () => {
 
   describe("nested", () => {
     it.effect(
-      "a supervisor that gives up is restarted by its parent with a fresh budget, until that is used up",
-      test(() =>
-        Effect.gen(function*() {
-          let runs = 0
-          const leaf = Supervisor.make({
-            name: "inner",
-            strategy: "one_for_one",
-            intensity: 2,
-            children: [Child.make(
-              "leaf",
-              Effect.andThen(Effect.sync(() => runs++), Effect.andThen(Effect.yieldNow, Effect.fail("leaf")))
-            )]
-          })
-          const root = Supervisor.make({
-            name: "outer",
-            strategy: "one_for_one",
-            intensity: 2,
-            children: [Child.supervisor(leaf)]
-          })
-          const failure = yield* Effect.flip(Supervisor.run(root))
-          assert.strictEqual(runs, 9)
-          assert.strictEqual(failure._tag === "RestartIntensityReached" && failure.child, "inner")
-          assert.deepStrictEqual(yield* Orchestrator.list, [])
-        })
-      )
-    )
-
-    it.effect(
       "children stand below their supervisor's path, once",
       test(() =>
         Effect.gen(function*() {
@@ -851,19 +461,5 @@ describe("Supervisor", () => {
         })
       )
     )
-  })
-
-  describe("make", () => {
-    it("names a wrong constant", () => {
-      const children = [Child.make("a", Effect.void)]
-      const wrong = [
-        [() => Supervisor.make({ name: "x", strategy: "one_for_one", intensity: -1, children }), "got: -1"],
-        [() => Supervisor.make({ name: "x", strategy: "one_for_one", intensity: 1.5, children }), "got: 1.5"],
-        [() => Supervisor.make({ name: "x", strategy: "one_for_one", period: 0, children }), "got: 0"],
-        [() => Supervisor.make({ name: "x", strategy: "one_for_one", period: Infinity, children }), "got: Infinity"],
-        [() => Supervisor.make({ name: "x", strategy: "one_for_one", children: [...children, ...children] }), "got: a"]
-      ] as const
-      for (const [make, message] of wrong) assert.throws(make, message)
-    })
   })
 })

@@ -36,6 +36,6 @@ describe("what comes true just before a supervisor waits for it", () => {
           if (Exit.isFailure(exit)) assert.fail(`seed ${seed}: ${exit}`)
         }
       }),
-    10_000
+    120_000
   )
 })
