@@ -25,7 +25,7 @@
  *
  * @since 0.1.0
  */
-import { ExitReason, Health, State } from "@effect-orchestra/core/Event"
+import { ExitReason, Health, type RunExit, State } from "@effect-orchestra/core/Event"
 import type { Kernel, Node } from "@effect-orchestra/core/Kernel"
 import { Orchestrator } from "@effect-orchestra/core/Orchestrator"
 import {
@@ -79,7 +79,7 @@ const baseRow = {
 }
 
 /**
- * A routine: `incarnation` counts its runs from 1, `budget` is that of its supervisor.
+ * A routine: `incarnation` counts its runs from 1, `budget` is what its next restart is charged to.
  *
  * @category models
  * @since 0.1.0
@@ -112,7 +112,19 @@ export type RoutineRow = typeof RoutineRow.Type
  */
 export const Row = Schema.Union([
   RoutineRow,
-  Schema.Struct({ kind: Schema.Literal("supervisor"), ...baseRow, strategy: Schema.String, budget: Budget }),
+  Schema.Struct({
+    kind: Schema.Literal("supervisor"),
+    ...baseRow,
+    strategy: Schema.String,
+    budget: Budget,
+    /** The children that do not run. A quarantined one used up its restart budget. */
+    stopped: Schema.Array(Schema.Struct({
+      id: Schema.String,
+      state: Schema.Literals(["stopped", "quarantined"]),
+      since: Schema.Finite,
+      lastExit: Schema.NullOr(LastExit)
+    }))
+  }),
   Schema.Struct({
     kind: Schema.Literal("group"),
     ...baseRow,
@@ -302,28 +314,33 @@ const rowOf = (node: Node, snapshot: NodeSnapshot): Row => {
     case "routine":
       return routineRow(node, snapshot)
     case "supervisor":
-      return { ...snapshot, parent, problem, budget: budgetOf(snapshot.budget) }
+      return {
+        ...snapshot,
+        parent,
+        problem,
+        budget: budgetOf(snapshot.budget),
+        stopped: snapshot.stopped.map((child) => ({ ...child, lastExit: lastExitOf(child.lastExit) }))
+      }
     default:
       return { ...snapshot, parent, problem }
   }
 }
 
-const routineRow = ({ owner }: Node, { lastExit, ...snapshot }: RoutineSnapshot): RoutineRow => {
-  const supervisor = owner?.kind === "supervisor" ? owner.snapshot() : undefined
+const routineRow = ({ owner }: Node, snapshot: RoutineSnapshot): RoutineRow => {
+  const { budget, lastExit } = snapshot
   return {
     ...snapshot,
     parent: owner?.id ?? null,
-    problem: problemOf({ ...snapshot, lastExit }),
-    budget: supervisor?.kind === "supervisor" ? budgetOf(supervisor.budget) : null,
-    lastExit: lastExit === null ? null : {
-      incarnation: lastExit.incarnation,
-      at: lastExit.at,
-      reason: lastExit.reason,
-      errorType: lastExit.errorType,
-      message: lastExit.message,
-      ranMs: lastExit.ranMillis
-    }
+    problem: problemOf(snapshot),
+    budget: budget === null ? null : budgetOf(budget),
+    lastExit: lastExitOf(lastExit)
   }
+}
+
+const lastExitOf = (exit: RunExit | null): typeof LastExit.Type | null => {
+  if (exit === null) return null
+  const { at, errorType, incarnation, message, ranMillis: ranMs, reason } = exit
+  return { incarnation, at, reason, errorType, message, ranMs }
 }
 
 const budgetOf = ({ max, periodMillis, used }: CoreBudget) => ({ used, max, windowMs: periodMillis })
@@ -337,6 +354,8 @@ const problemOf = (node: NodeSnapshot): string | null => {
       : `: ${last.errorType ?? last.reason}${last.message === null ? "" : ` ${last.message}`}`
     return `waits for its next start after run ${node.incarnation}${why}`
   }
+  const quarantined = node.kind === "supervisor" ? node.stopped.filter(({ state }) => state === "quarantined") : []
+  if (quarantined.length > 0) return `quarantined: ${quarantined.map(({ id }) => id).join(", ")}`
   if (node.kind === "supervisor" && node.budget.used > 0 && node.budget.used > 0.8 * node.budget.max) {
     const { max, periodMillis, used } = node.budget
     return `close to giving up: ${used} of ${max} restarts in ${periodMillis / 1000} s`
