@@ -2,7 +2,7 @@
  * Real processes, on the real clock: signals, kills, exit codes, ports, and what is on the disk afterwards.
  */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, FileSystem, type Path, Schema, type Scope, Stream } from "effect"
+import { Effect, FileSystem, type Path, Schedule, Schema, type Scope, Stream } from "effect"
 import { FetchHttpClient } from "effect/http"
 import { HttpApiClient } from "effect/http-api"
 import { spawnSync } from "node:child_process"
@@ -276,6 +276,23 @@ describe("the backup service", () => {
     30_000
   )
 
+  it.live(
+    "waits for its port when another process has taken it for a moment",
+    () =>
+      withWorld(Effect.fnUntraced(function*(_, args) {
+        const service = yield* ServiceProcess.start([...args, "--chaos"])
+        const answers = Effect.promise(() => fetch(`${service.api}/stats`).then(({ ok }) => ok, () => false))
+        assert.isTrue(yield* answers)
+        yield* post(`${service.api}/chaos/api`)
+        // Taken as soon as the API has let go of it.
+        const other = yield* Effect.retry(listening(Number(new URL(service.api).port)), Schedule.spaced("1 millis"))
+        yield* until(Effect.sync(() => service.output().stdout), (stdout) => stdout.includes("api ended (failure)"))
+        other.close()
+        yield* until(answers, (answered) => answered)
+      })),
+    30_000
+  )
+
   it.live("stops when the process that started it is killed", () =>
     withWorld(Effect.fnUntraced(function*(world, args) {
       const command = [process.execPath, ServiceProcess.main, "--port", "0", "--orchestra-port", "0", ...args]
@@ -343,12 +360,16 @@ const isAlive = (pid: number) => {
   }
 }
 
-const takenPort = Effect.acquireRelease(
-  Effect.callback<Server>((resume) => {
-    const server = createServer().listen(0, "127.0.0.1", () => resume(Effect.succeed(server)))
-  }),
-  (server) => Effect.sync(() => server.close())
-).pipe(Effect.map((server) => {
+const listening = (port: number) =>
+  Effect.acquireRelease(
+    Effect.callback<Server, Error>((resume) => {
+      const server = createServer().on("error", (error) => resume(Effect.fail(error)))
+      server.listen(port, "127.0.0.1", () => resume(Effect.succeed(server)))
+    }),
+    (server) => Effect.sync(() => server.close())
+  )
+
+const takenPort = Effect.map(Effect.orDie(listening(0)), (server) => {
   const address = server.address()
   return address !== null && typeof address === "object" ? address.port : 0
-}))
+})

@@ -10,7 +10,7 @@
  */
 import * as NodeMain from "@effect-orchestra/core/NodeMain"
 import { Server } from "@effect-orchestra/observability"
-import { Child, Supervisor, SupervisorError } from "@effect-orchestra/supervisor"
+import { Backoff, Child, Supervisor, SupervisorError } from "@effect-orchestra/supervisor"
 import { Cause, Console, type Duration, Effect, Layer, Logger, Option, Runtime, Schema, Stream } from "effect"
 import { Command } from "effect/cli"
 import * as ApiServer from "./ApiServer.ts"
@@ -24,13 +24,18 @@ import { Restore } from "./Restore.ts"
 import { Settings } from "./Settings.ts"
 import { Store } from "./Store.ts"
 
+/** What a part lacks when it fails, its port say, may be there again a moment later. One service alone needs no jitter. */
+const backoff = Backoff.exponential({ base: "100 millis", max: "5 seconds", jitter: "none" })
+
 const service = Supervisor.make({
   name: "backup",
   strategy: "rest_for_one",
   children: [
-    Child.layer("database", Layer.merge(Database.layer, Chaos.mortal("database"))),
-    Child.layer("watcher", Layer.merge(FileWatcher.layer, Chaos.mortal("watcher"))),
-    Child.layer("api", Layer.merge(ApiServer.layer, Chaos.mortal("api")).pipe(Layer.provide(Restore.layer)))
+    Child.layer("database", Layer.merge(Database.layer, Chaos.mortal("database")), { backoff }),
+    Child.layer("watcher", Layer.merge(FileWatcher.layer, Chaos.mortal("watcher")), { backoff }),
+    Child.layer("api", Layer.merge(ApiServer.layer, Chaos.mortal("api")).pipe(Layer.provide(Restore.layer)), {
+      backoff
+    })
   ]
 })
 
