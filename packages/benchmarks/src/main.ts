@@ -16,7 +16,10 @@ import * as mailbox from "./mailbox.ts"
 import { table, withFigures } from "./Page.ts"
 import * as Peer from "./Peer.ts"
 import * as population from "./population.ts"
+import * as restart from "./restart.ts"
+import * as restartGroup from "./restartGroup.ts"
 import * as routine from "./routine.ts"
+import * as window from "./window.ts"
 
 const at = (path: string) => fileURLToPath(new URL(`../${path}`, import.meta.url))
 
@@ -25,6 +28,9 @@ const works = (size: Size) =>
     const peers = yield* Peer.peers
     return [
       yield* routine.work(size),
+      yield* restart.work(size, peers),
+      yield* window.work(size, peers),
+      yield* restartGroup.work(size, peers),
       ...population.works(size, peers),
       ...(yield* mailbox.works(size, peers)),
       yield* bus.work(size),

@@ -1,9 +1,10 @@
 /**
  * A program of its own, with `--expose-gc`: KIND COUNT WARMUP. After so many rounds with 1,000 of them, the same for
- * every count, it forks COUNT parked routines (or raw fibers), stops them, and prints what that cost each, in
+ * every count, it starts COUNT parked routines (or children, or raw fibers), stops them, and prints what that cost each, in
  * nanoseconds and bytes, and the longest time that the event loop stood still while they stopped, in milliseconds.
  */
 import { Orchestrator, type Routine } from "@effect-orchestra/core"
+import { DynamicSupervisor } from "@effect-orchestra/supervisor"
 import { Effect, Exit, Scope } from "effect"
 import { PerformanceObserver } from "node:perf_hooks"
 
@@ -29,6 +30,11 @@ const routines = (options?: Routine.RoutineOptions) =>
 const populations: { readonly [kind: string]: Effect.Effect<Population, never, Orchestrator> } = {
   routine: routines(),
   armed: routines({ idleTimeout: "1 hour" }),
+  child: Effect.gen(function*() {
+    const spec = DynamicSupervisor.make({ name: "children", child: () => Effect.never })
+    const children = yield* DynamicSupervisor.start(spec)
+    return { fork: DynamicSupervisor.startChild(children, undefined), stop: DynamicSupervisor.stop(children) }
+  }).pipe(Effect.orDie, Scope.provide(Scope.makeUnsafe())),
   fiber: Effect.sync(() => {
     const scope = Scope.makeUnsafe()
     return {

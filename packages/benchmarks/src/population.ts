@@ -1,18 +1,25 @@
-/** Rows 2, 3, 12, 15 and 16: many parked routines at once, each population in a process of its own. */
+/** Rows 2 to 4, 12, 15 and 16: many parked routines at once, each population in a process of its own. */
 import { against, bound, type Figure, type Size, type Source, type Work } from "./Bench.ts"
 import * as Peer from "./Peer.ts"
 
 const named = (name: string, source: Source): Source => ({ ...source, name })
 
-export const works = ({ rounds, smoke }: Size, { go }: Peer.Peers): ReadonlyArray<Work> => {
+const names: { readonly [kind: string]: string } = {
+  child: "child of a DynamicSupervisor",
+  fiber: "raw fiber"
+}
+
+export const works = ({ rounds, smoke }: Size, { go, otp }: Peer.Peers): ReadonlyArray<Work> => {
   const parked = (kind: string, count: number) =>
-    Peer.node(kind === "fiber" ? "raw fiber" : kind, "parked.ts", [kind, String(count), smoke ? "1" : "100"], [
+    Peer.node(names[kind] ?? kind, "parked.ts", [kind, String(count), smoke ? "1" : "100"], [
       "--expose-gc"
     ])
   const many = smoke ? 1000 : 100_000
   const routines = parked("routine", many)
   const armed = parked("armed", many)
   const raw = parked("fiber", many)
+  const children = parked("child", many)
+  const processes = otp("simple_one_for_one", "dynamic", String(many))
   const goroutines = go("goroutine", "parked", String(many))
   const crowd = [
     ...against({ row: 2, work: "a parked routine", unit: "bytes", field: "bytes", ours: routines }, [[raw, 1.3]]),
@@ -26,6 +33,15 @@ export const works = ({ rounds, smoke }: Size, { go }: Peer.Peers): ReadonlyArra
       [raw]
     ]),
     ...against({ row: 3, work: "the same with collections", unit: "ms", field: "pause", ours: routines }, [[raw]]),
+    ...against({ row: 4, work: "start a child of a template", field: "fork", ours: children }, [
+      [raw, 1],
+      [processes, 0.5]
+    ]),
+    ...against({ row: 4, work: "stop 100,000 of them, each", field: "stop", ours: children }, [[raw], [processes]]),
+    ...against({ row: 4, work: "one of them, parked", unit: "bytes", field: "bytes", ours: children }, [
+      [raw],
+      [processes]
+    ]),
     ...against({ row: 12, work: "a routine with an idle watchdog", unit: "bytes", field: "bytes", ours: armed }, [
       [routines]
     ]),
@@ -63,6 +79,7 @@ export const works = ({ rounds, smoke }: Size, { go }: Peer.Peers): ReadonlyArra
       [[bound("1 GB", { heap: 1000 }), 1]]
     ),
     ...growing("routine", "routines", 1.3),
+    ...growing("child", "children", 1.3),
     ...growing("fiber", "raw fibers")
   ]
   return [

@@ -1,9 +1,11 @@
-// The Go side of the benchmarks: `peer channel|errgroup|parked COUNT` prints one measurement as JSON, times in
+// The Go side of the benchmarks: `peer channel|errgroup|parked|restart COUNT` prints one measurement as JSON, times in
 // nanoseconds an operation.
 package main
 
 import (
 	"context"
+	"errors"
+	"math"
 	"os"
 	"runtime"
 	"sort"
@@ -11,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/thejerf/suture/v4"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -28,6 +31,8 @@ func main() {
 		// First the memory: later goroutines get that of the ones before them.
 		each := bytes(count)
 		print("bytes", each, "total", median(count, func(count int) { spawn(count)() }))
+	case "restart":
+		print("time", median(count, restart))
 	default:
 		panic("no such work: " + os.Args[1])
 	}
@@ -75,6 +80,38 @@ func spawn(count int) func() {
 		cancel()
 		running.Wait()
 	}
+}
+
+// A service that fails at once, so many times, under a supervisor that always restarts it without a backoff.
+func restart(count int) {
+	ctx, cancel := context.WithCancel(context.Background())
+	supervisor := suture.New("restart", suture.Spec{
+		EventHook:        func(suture.Event) {},
+		FailureThreshold: math.Inf(1),
+	})
+	service := &failing{left: count, done: make(chan struct{})}
+	supervisor.Add(service)
+	stopped := supervisor.ServeBackground(ctx)
+	<-service.done
+	cancel()
+	<-stopped
+}
+
+type failing struct {
+	left int
+	done chan struct{}
+}
+
+var errFailed = errors.New("failed")
+
+func (service *failing) Serve(ctx context.Context) error {
+	if service.left > 0 {
+		service.left--
+		return errFailed
+	}
+	close(service.done)
+	<-ctx.Done()
+	return nil
 }
 
 func bytes(count int) float64 {
