@@ -99,6 +99,8 @@ const typed = run("tsc", "--project", "tsconfig.json")
 const ran = run(
   "vitest",
   "run",
+  // A fence may be a simulation, and the machine busy.
+  "--testTimeout=30000",
   "--reporter=default",
   "--reporter=../../scripts/tally.mjs",
   "--outputFile.tally=../doctest.tally"
