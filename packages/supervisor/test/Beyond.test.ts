@@ -93,6 +93,47 @@ describe("a budget of a child's own", () => {
   )
 
   it.effect(
+    "used up, leaves alone whoever is being started by hand: its caller is answered",
+    scene(function*(stage) {
+      for (const fails of [true, false]) {
+        const [a] = yield* stage.cast("a")
+        const b = yield* stage.actor("b", {
+          start: () => Effect.andThen(Effect.sleep(1000), fails ? Effect.fail("no") : Effect.void)
+        })
+        const app = yield* play([a.child({ intensity: 0, onGiveUp: "quarantine" })], { strategy: "rest_for_one" })
+        const starting = yield* fork(Effect.exit(Supervisor.startChild(app, b.child())))
+        yield* settle
+        yield* failing(a, 1)
+        assert.deepStrictEqual(yield* shown(app), ["a quarantined 1", "b starting 1"])
+        yield* pass(1000)
+        assert.strictEqual(Exit.isFailure(yield* now(starting)), fails)
+        assert.deepStrictEqual(yield* shown(app), ["a quarantined 1", ...(fails ? [] : ["b running 1"])])
+        yield* Supervisor.stop(app)
+      }
+    })
+  )
+
+  it.effect(
+    "used up, the child is released when it has ended, not before",
+    scene(function*() {
+      const once = Effect.andThen(
+        Effect.addFinalizer(() => Effect.sleep("1 second")),
+        Effect.andThen(Effect.yieldNow, Effect.fail("no"))
+      )
+      for (const onUnstoppable of ["wait", "replace"] as const) {
+        const child = Child.make("a", once, { intensity: 0, onGiveUp: "quarantine", onUnstoppable })
+        const app = yield* play([child], { name: onUnstoppable })
+        yield* pass(500)
+        const early = yield* Effect.flip(Supervisor.release(app, "a"))
+        assert.deepInclude(early, { _tag: "ChildRunning", state: "stopping" })
+        yield* pass(500)
+        assert.strictEqual((yield* Supervisor.release(app, "a")).incarnation, 2)
+        yield* pass(1000)
+      }
+    })
+  )
+
+  it.effect(
     "D1. a poison child is quarantined, and 99 siblings never notice",
     () => {
       const log: Array<unknown> = []
@@ -909,6 +950,8 @@ describe("onUnstoppable", () => {
           assert.deepStrictEqual(replaced, [["/orchestra/replace/deaf", 1, 1000]])
           yield* pass(59_000)
           assert.strictEqual(record.log.filter((line) => line.startsWith("EndedLate")).length, 1)
+          // Its late end is not that of the child.
+          assert.deepStrictEqual(yield* shown(app), ["deaf running 2"])
           continue
         }
         assert.isTrue(Exit.isFailure(exit) && String(exit.cause).includes("abandoned"))
@@ -916,6 +959,111 @@ describe("onUnstoppable", () => {
         yield* Supervisor.restartChild(app, "deaf")
         assert.deepStrictEqual(yield* shown(app), ["deaf running 2"])
       }
+    })
+  )
+
+  it.effect(
+    "the late end of a run answers nobody who starts the child again beside it, whatever its restart type",
+    scene(function*() {
+      for (const restart of ["permanent", "transient"] as const) {
+        let runs = 0
+        const deaf = Child.make(
+          "deaf",
+          Effect.suspend(() =>
+            ++runs === 1
+              ? Effect.uninterruptible(Effect.sleep("2 seconds"))
+              : Effect.andThen(Effect.sleep("5 seconds"), Effect.andThen(Routine.ready, Effect.never))
+          ),
+          { shutdown: "1 second", onUnstoppable: "replace", restart }
+        )
+        const app = yield* play([deaf], { name: restart })
+        yield* now(yield* fork(Effect.andThen(settle, Effect.void)))
+        const stopping = yield* fork(Supervisor.terminateChild(app, "deaf"))
+        yield* pass(1000)
+        yield* now(stopping)
+        const again = yield* fork(
+          Supervisor.reconcile(app, piece([{ ...deaf, spec: { ...deaf.spec, awaitReady: true } }], { name: restart }))
+        )
+        yield* now(again)
+        const starting = yield* fork(Supervisor.restartChild(app, "deaf"))
+        yield* pass(1000)
+        assert.deepStrictEqual([starting.pollUnsafe(), yield* shown(app)], [undefined, ["deaf starting 2"]])
+        yield* pass(4000)
+        assert.strictEqual((yield* now(starting)).state, "running")
+      }
+    })
+  )
+
+  it.effect(
+    "a temporary child that a restart of its group abandons is forgotten when it ends",
+    scene(function*(stage) {
+      const [a, b] = yield* stage.cast("a", "b")
+      const deaf = Child.make("deaf", Effect.uninterruptible(Effect.sleep("1 minute")), {
+        shutdown: "1 second",
+        restart: "temporary"
+      })
+      const app = yield* play([a.child(), deaf], { strategy: "one_for_all" })
+      yield* a.fail()
+      yield* pass(1000)
+      assert.deepStrictEqual(yield* shown(app), ["a running 2"])
+      const early = yield* Effect.flip(Supervisor.startChild(app, { ...b.child(), id: "deaf" }))
+      assert.deepInclude(early, { _tag: "ChildRunning", state: "abandoned" })
+      yield* pass(59_000)
+      yield* Supervisor.startChild(app, Child.make("deaf", b.effect))
+      assert.deepStrictEqual(yield* shown(app), ["a running 2", "deaf running 1"])
+    })
+  )
+
+  it.effect(
+    "a supervisor does not run again beside a child that was abandoned below it, unless one of them says replace",
+    scene(function*(stage) {
+      const endings = {
+        "restarted with its group": { strategy: "one_for_all" as const, end: (a: Actor, _leaf: Actor) => a.fail() },
+        "given up": { strategy: "one_for_one" as const, end: (_a: Actor, leaf: Actor) => leaf.fail() }
+      }
+      for (const [what, { end, strategy }] of Object.entries(endings)) {
+        for (const replaces of [undefined, "leaf", "inner"]) {
+          const [a, leaf] = yield* stage.cast("a", "leaf")
+          let runs = 0
+          const deaf = Child.make(
+            "deaf",
+            Effect.suspend(() => ++runs === 1 ? Effect.uninterruptible(Effect.sleep("1 minute")) : Effect.never),
+            { shutdown: "1 second", onUnstoppable: replaces === "leaf" ? "replace" : "wait" }
+          )
+          const app = yield* play([
+            a.child(),
+            scenes("inner", [deaf, leaf.child()], {
+              intensity: 0,
+              child: { onUnstoppable: replaces === "inner" ? "replace" : "wait" }
+            })
+          ], { strategy, intensity: 5 })
+          yield* end(a, leaf)
+          yield* pass(1000)
+          assert.strictEqual(runs, replaces === undefined ? 1 : 2, `${what} ${replaces}`)
+          yield* pass(58_999)
+          assert.strictEqual(runs, replaces === undefined ? 1 : 2, `${what} ${replaces}`)
+          yield* pass(1)
+          assert.deepStrictEqual([runs, (yield* shown(app))[1]], [2, "inner running 2"], `${what} ${replaces}`)
+          yield* Supervisor.stop(app)
+        }
+      }
+    })
+  )
+
+  it.effect(
+    "nor is it started beside one by hand",
+    scene(function*(stage) {
+      const [a] = yield* stage.cast("a")
+      const deaf = Child.make("deaf", Effect.uninterruptible(Effect.sleep("1 minute")), { shutdown: "1 second" })
+      const app = yield* play([scenes("inner", [deaf, a.child()])])
+      const stopping = yield* fork(Supervisor.terminateChild(app, "inner"))
+      yield* pass(1000)
+      assert.strictEqual(yield* now(stopping), "stopped")
+      const refused = yield* Effect.flip(Supervisor.restartChild(app, "inner"))
+      assert.deepInclude(refused, { _tag: "ChildRunning", state: "abandoned" })
+      yield* pass(59_000)
+      yield* Supervisor.restartChild(app, "inner")
+      assert.deepStrictEqual(yield* shown(app), ["inner running 2"])
     })
   )
 

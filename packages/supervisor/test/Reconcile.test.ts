@@ -2,7 +2,7 @@ import { Orchestrator, Routine } from "@effect-orchestra/core"
 import { assertNoLeaks, atEveryOperation } from "@effect-orchestra/core/testing"
 import { Child, Supervisor } from "@effect-orchestra/supervisor"
 import { assert, describe, it } from "@effect/vitest"
-import { Context, Effect, Fiber, Layer, type Scope } from "effect"
+import { Cause, Context, Effect, Exit, Fiber, Layer, type Scope } from "effect"
 import { TestClock } from "effect/testing"
 
 const journal: Array<string> = []
@@ -175,5 +175,110 @@ describe("Supervisor.reconcile", () => {
       const next = Supervisor.make({ name: "app", strategy: "rest_for_one", children: [db, reader] })
       yield* Effect.provideService(Supervisor.reconcile(ref, next), Name, "ada")
       assert.deepStrictEqual(seen, ["db", "ada"])
+    })))
+
+  /** A supervisor of two children; the first takes a second to stop, and another specification leaves it out. */
+  const midway = Effect.fnUntraced(function*(next: ReadonlyArray<Child.Any>) {
+    yield* TestClock.adjust(0)
+    const slow = Child.make("slow", Effect.onInterrupt(Effect.never, () => Effect.sleep("1 second")))
+    const ref = yield* Supervisor.start(app([slow, Child.make("a", a)]))
+    take()
+    const fiber = yield* Effect.forkChild(Effect.exit(Supervisor.reconcile(ref, app(next))), { startImmediately: true })
+    const rest = Effect.gen(function*() {
+      yield* TestClock.adjust("1 second")
+      const exit = yield* Fiber.join(fiber)
+      for (let i = 0; i < 10; i++) yield* Effect.yieldNow
+      return exit
+    })
+    const stop = Effect.gen(function*() {
+      const stopping = yield* Effect.forkChild(Supervisor.stop(ref), { startImmediately: true })
+      yield* TestClock.adjust("1 second")
+      yield* Fiber.join(stopping)
+    })
+    return { ref, rest, stop }
+  })
+  const broken = Child.make("broken", Effect.fail("no"), { awaitReady: true })
+
+  it.effect("takes nobody in when the supervisor is stopped meanwhile", () =>
+    scene(Effect.gen(function*() {
+      const { ref, rest } = yield* midway([Child.make("a", a), Child.make("b", b)])
+      const stopping = yield* Effect.forkChild(Supervisor.stop(ref), { startImmediately: true })
+      const exit = yield* rest
+      yield* Fiber.join(stopping)
+      assert.isTrue(Exit.isFailure(exit) && Cause.pretty(exit.cause).includes("is not running"))
+      assert.deepStrictEqual([take(), yield* Orchestrator.list], [["stop a"], []])
+    })))
+
+  it.effect("leaves alone what is added, deleted or stopped by hand meanwhile, also when it is taken back", () =>
+    scene(Effect.gen(function*() {
+      for (const fails of [false, true]) {
+        const next = [Child.make("a", b2), Child.make("b", b), ...(fails ? [broken] : [])]
+        const { ref, rest, stop } = yield* midway(next)
+        yield* Supervisor.startChild(ref, Child.make("c", c))
+        yield* Supervisor.deleteChild(ref, "a")
+        const exit = yield* rest
+        assert.strictEqual(Exit.isFailure(exit), fails)
+        const states = yield* shown(ref)
+        assert.deepStrictEqual(states, fails ? ["slow running 2", "c running 1"] : ["b running 1", "c running 1"])
+        yield* stop
+      }
+    })))
+
+  it.effect("fails where somebody has taken the id of a child that is to be added; and leaves them that of one it has removed", () =>
+    scene(Effect.gen(function*() {
+      const { ref, rest, stop } = yield* midway([Child.make("b", b2)])
+      yield* Supervisor.startChild(ref, Child.make("a", c))
+      yield* Supervisor.startChild(ref, Child.make("b", b))
+      const exit = yield* rest
+      assert.isTrue(Exit.isFailure(exit) && Cause.pretty(exit.cause).includes(`child "b" is running`))
+      assert.deepStrictEqual(yield* shown(ref), ["slow running 2", "a running 1", "b running 1"])
+      assert.deepStrictEqual(take().filter((line) => line.startsWith("start")), ["start c", "start b"])
+      yield* stop
+    })))
+
+  it.effect("starts a temporary child that it replaces, or that stands on one, anew", () =>
+    scene(Effect.gen(function*() {
+      const temporary = { restart: "temporary" } as const
+      const children = (first: typeof a) => [Child.make("a", first), Child.make("b", b, temporary), Child.make("c", c)]
+      const ref = yield* Supervisor.start(app(children(a), {}, "rest_for_one"))
+      take()
+      const report = yield* Supervisor.reconcile(ref, app(children(b2), {}, "rest_for_one"))
+      assert.deepStrictEqual([report.replaced, report.restarted], [["a"], ["b", "c"]])
+      assert.deepStrictEqual(yield* shown(ref), ["a running 2", "b running 2", "c running 2"])
+      assert.deepStrictEqual(take(), ["stop c", "stop b", "stop a", "start b2", "start b", "start c"])
+    })))
+
+  it.effect("starts nothing beside a child of the same id that was abandoned", () =>
+    scene(Effect.gen(function*() {
+      const deaf = Child.make("deaf", Effect.uninterruptible(Effect.sleep("1 minute")), { shutdown: "1 second" })
+      const ref = yield* Supervisor.start(app([Child.make("a", a), deaf]))
+      const removing = yield* Effect.forkChild(Supervisor.reconcile(ref, app([Child.make("a", a)])))
+      yield* TestClock.adjust("1 second")
+      yield* Fiber.join(removing)
+      const failure = yield* Effect.flip(Supervisor.reconcile(ref, app([Child.make("a", a), Child.make("deaf", b)])))
+      assert.include(String(failure.message), `child "deaf" is abandoned`)
+      yield* TestClock.adjust("1 minute")
+      yield* Supervisor.reconcile(ref, app([Child.make("a", a), Child.make("deaf", b)]))
+      assert.deepStrictEqual(yield* shown(ref), ["a running 1", "deaf running 1"])
+    })))
+
+  it.effect("waits with whoever has begun the same start, and both are answered", () =>
+    scene(Effect.gen(function*() {
+      const spec = (one: typeof a) =>
+        Supervisor.make({
+          name: "app",
+          strategy: "dependency",
+          children: [Child.make("a", one), Child.make("c", c, { dependsOn: ["a"] })]
+        })
+      const slow = Effect.onInterrupt(a, () => Effect.sleep("1 second"))
+      yield* TestClock.adjust(0)
+      const ref = yield* Supervisor.start(spec(slow))
+      const reconciling = yield* Effect.forkChild(Supervisor.reconcile(ref, spec(b)), { startImmediately: true })
+      // While its dependency stops: it is held.
+      const restarting = yield* Effect.forkChild(Supervisor.restartChild(ref, "c"), { startImmediately: true })
+      yield* TestClock.adjust("1 second")
+      assert.deepStrictEqual((yield* Fiber.join(reconciling)).restarted, ["c"])
+      assert.strictEqual((yield* Fiber.join(restarting)).state, "running")
+      assert.deepStrictEqual(yield* shown(ref), ["a running 2", "c running 2"])
     })))
 })

@@ -106,7 +106,10 @@ const startByHand = (
   }
   const failure = (cause: Cause.Cause<unknown>) =>
     Effect.fail(new StartFailure({ supervisor: path(node), child: slot.id, cause }))
-  slot.command = (end: Answer) => {
+  // Whoever waits for its start already is told, too.
+  const other = slot.command
+  const mine = (end: Answer) => {
+    other?.(end)
     const told = () => answer(Effect.succeed(slot.info))
     if (end === "ready") return told()
     if (end === "ignored") return node.stops.whenEnded(slot, limits, told)
@@ -117,9 +120,12 @@ const startByHand = (
     }
     takeBack(() => answer(end._tag === "Failure" ? failure(end.cause) : failure(Cause.empty)))
   }
-  node.open({ members: [slot], offenders: [], kind: "command" })
+  slot.command = mine
+  const isFirst = other === undefined && slot.round === undefined
+  if (isFirst) node.open({ members: [slot], offenders: [], kind: "command" })
   return Effect.callback((resume) => {
-    slot.command = undefined
+    if (slot.command === mine) slot.command = other
+    if (!isFirst) return resume(Effect.void)
     node.submit(() => takeBack(() => node.writer.wake({ run: () => resume(Effect.void) })))
   })
 }
@@ -133,6 +139,7 @@ export const startSlot = (
   command<ChildInfo, StartFailure>(node, (answer) => {
     // It runs already, or somebody has deleted it meanwhile.
     if ((slot.wanted && slot.isLive) || node.slots.get(slot.id) !== slot) return answer(Effect.sync(() => slot.info))
+    if (slot.wanted && (slot.round ?? slot.command) !== undefined) return startByHand(node, slot, answer, limits, false)
     const left = standing(slot)
     if (left !== undefined) return answer(occupied(node, slot.id, left))
     return startAgain(node, slot, answer, limits)

@@ -202,7 +202,7 @@ class Change {
   /** Whether it still has its place: nobody else has forgotten it, or put another there. */
   private isKept(slot: Slot): boolean {
     const present = this.node.slots.get(slot.id)
-    return present === slot || (present === undefined && this.isStopped(slot))
+    return present === slot || (present === undefined && slot.doomed && this.isStopped(slot))
   }
 
   private apply(spec: Any, slots: ReadonlyArray<Slot>): void {
