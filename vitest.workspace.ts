@@ -10,7 +10,8 @@ const alone = { fileParallelism: false, sequence: { groupOrder: 1 } }
 export default [
   project("core"),
   project("supervisor"),
-  project("observability"),
+  // What needs the tools of Go is run by `pnpm test:collector`.
+  project("observability", { exclude: ["test/collector/**"] }),
   project("examples", alone),
   project("benchmarks", alone)
 ]
