@@ -29,7 +29,7 @@ import * as MutableList from "effect/MutableList"
 import * as Queue from "effect/Queue"
 
 /**
- * A message with what is remembered of it: its size, and how often it was tried, this time included.
+ * A message with what is remembered of it: its size, how often it was tried, this time included, and what goes with it.
  *
  * @category models
  * @since 0.1.0
@@ -38,11 +38,13 @@ export class Item<out A> {
   readonly message: A
   readonly size: number
   readonly attempt: number
+  readonly carried: unknown
 
-  constructor(message: A, size: number, attempt: number) {
+  constructor(message: A, size: number, attempt: number, carried?: unknown) {
     this.message = message
     this.size = size
     this.attempt = attempt
+    this.carried = carried
   }
 }
 
@@ -67,9 +69,10 @@ export class Backlog<in out A> {
   private readonly front: Array<Item<A>> = []
   bytes = 0
 
-  constructor(queue: Queue.Queue<Stored<A>>, sizeOf: ((message: A) => number) | undefined) {
+  constructor(queue: Queue.Queue<Stored<A>>, sizeOf: ((message: A) => number) | undefined, carries = false) {
     this.queue = queue
-    this.sizeOf = sizeOf
+    // Messages with which something goes have a size, like those that are measured.
+    this.sizeOf = sizeOf ?? (carries ? weightless : undefined)
   }
 
   get length(): number {
@@ -82,13 +85,13 @@ export class Backlog<in out A> {
   }
 
   /** How a message will stand inside. Asks for its size, and is a defect when that is none. */
-  stored(message: A): Stored<A> {
+  stored(message: A, carried?: unknown): Stored<A> {
     if (this.sizeOf === undefined) return message
     const size = this.sizeOf(message)
     if (!(Number.isInteger(size) && size >= 0)) {
       throw new Error(`the size of a message is an integer of at least 0, got: ${size}`)
     }
-    return new Item(message, size, 1)
+    return new Item(message, size, 1, carried)
   }
 
   allStored(messages: Iterable<A>): ReadonlyArray<Stored<A>> {
@@ -135,6 +138,18 @@ export class Backlog<in out A> {
     return Queue.takeUnsafe(this.queue) as Exit.Exit<A>
   }
 
+  /** The next messages, at most so many, without taking them. */
+  peek(max: number): Array<A> {
+    const { front, queue } = this
+    const messages = front.slice(-max).reverse().map(({ message }) => message)
+    return front.length >= max || max === 0
+      ? messages.slice(0, max)
+      : [
+        ...messages,
+        ...firstOf(queue.messages, max - messages.length).map((stored) => this.item(stored as Stored<A>).message)
+      ]
+  }
+
   /** Puts messages back to the front: they are the next ones. */
   back(items: ReadonlyArray<Item<A>>): void {
     for (const item of items.toReversed()) {
@@ -143,3 +158,19 @@ export class Backlog<in out A> {
     }
   }
 }
+
+/**
+ * The first of a list, at most so many, without taking them.
+ *
+ * @category getters
+ * @since 0.1.0
+ */
+export const firstOf = <A>(list: MutableList.MutableList<A>, max: number): Array<A> => {
+  const found: Array<A> = []
+  for (let bucket = list.head; bucket !== undefined && found.length < max; bucket = bucket.next) {
+    found.push(...bucket.array.slice(bucket.offset, bucket.offset + max - found.length))
+  }
+  return found
+}
+
+const weightless = () => 0

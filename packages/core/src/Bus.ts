@@ -92,7 +92,11 @@ export class Bus extends Context.Service<Bus, {
     options?: PublishOptions
   ): Effect.Effect<Topic.Envelope<A>, BusClosed | E, Bus> {
     return Effect.withFiber((fiber) => {
-      const published = nodeOf(fiber).publish(topic, value, options, fiber)
+      const node = nodeOf(fiber)
+      const published = node.carrier(topic)?.sending((carried) =>
+        node.publish(topic, value, options, fiber, carried)
+      ) ??
+        node.publish(topic, value, options, fiber)
       // The message holds this value, and only a topic whose type says so has inboxes that fail.
       return published as Effect.Effect<Topic.Envelope<A>, BusClosed | E>
     })

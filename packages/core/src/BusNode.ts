@@ -12,6 +12,7 @@ import { BusClosed } from "./CoreError.ts"
 import type { State } from "./Event.ts"
 import { type Published, TopicNode } from "./internal/Delivery.ts"
 import { type Kernel, Node, path, positive, shown, type StopLimits, unbounded } from "./Kernel.ts"
+import type { Carried, Carrier } from "./Observer.ts"
 import { type GroupStats, Handling, type ReactOptions, Reactor } from "./Reactor.ts"
 import { Current, RoutineRecord, withoutSpan } from "./RoutineRecord.ts"
 import type { BusSnapshot } from "./Snapshot.ts"
@@ -140,11 +141,17 @@ export class BusNode extends Node {
     return this.status === "running" ? undefined : Effect.fail(new BusClosed({ bus: this.name }))
   }
 
+  /** What goes with the messages of a topic, if anything does. */
+  carrier(topic: Topic.Definition): Carrier | undefined {
+    return this.kernel.observers?.carrier?.("topic", topic.name)
+  }
+
   publish(
     topic: Topic.Definition,
     value: unknown,
     options: PublishOptions | undefined,
-    fiber: Fiber.Fiber<unknown, unknown>
+    fiber: Fiber.Fiber<unknown, unknown>,
+    carried?: Carried
   ): Published {
     // A fiber that publishes again and again has one context: it is looked into once.
     if (fiber.context !== this.from) this.comesFrom(fiber)
@@ -154,7 +161,8 @@ export class BusNode extends Node {
       if (publishers.size < rememberedPublishers) publishers.add(handling?.group ?? record?.name ?? "")
       handling?.emits.add(topic.name)
     }
-    return this.send(topic, this.envelope(topic.name, value, options, handling?.envelope), record)
+    const envelope = this.envelope(topic.name, value, options, handling?.envelope)
+    return this.send(topic, carried === undefined ? envelope : { ...envelope, [Topic.carried]: carried }, record)
   }
 
   private readonly send = (

@@ -24,7 +24,6 @@
  *
  * @since 0.1.0
  */
-import * as Cause from "effect/Cause"
 import * as Exit from "effect/Exit"
 import * as Schema from "effect/Schema"
 
@@ -90,14 +89,18 @@ export type ExitReason = typeof ExitReason.Type
  * @category getters
  * @since 0.1.0
  */
-export const reasonOf = (exit: Exit.Exit<unknown, unknown>): ExitReason =>
-  Exit.isSuccess(exit)
-    ? "success"
-    : Cause.hasFails(exit.cause)
-    ? "failure"
-    : Cause.hasDies(exit.cause)
-    ? "defect"
-    : "interrupted"
+export const reasonOf = (exit: Exit.Exit<unknown, unknown>): ExitReason => {
+  if (Exit.isSuccess(exit)) return "success"
+  const { reasons } = exit.cause
+  // Most have one.
+  if (reasons.length === 1 && reasons[0]?._tag === "Fail") return "failure"
+  let reason: ExitReason = "interrupted"
+  for (const { _tag } of reasons) {
+    if (_tag === "Fail") return "failure"
+    if (_tag === "Die") reason = "defect"
+  }
+  return reason
+}
 
 /**
  * How a routine fares, derived from its state.
@@ -127,7 +130,7 @@ export type CancelledBy = typeof CancelledBy.Type
 /**
  * How one run ended: when (`at`, wall clock), why, how long it had run, and the error's type and message when it
  * failed. `errorType` is the `_tag` of a tagged error, else the class name, else `_OTHER`; `cancelledBy` says who
- * interrupted it, if anybody did.
+ * interrupted it, if anybody did, and `traceId` is the trace of the run, where it has one.
  *
  * @category models
  * @since 0.1.0
@@ -139,7 +142,8 @@ export const RunExit = Schema.Struct({
   ranMillis: Schema.Finite,
   errorType: Schema.NullOr(Schema.String),
   message: Schema.NullOr(Schema.String),
-  cancelledBy: Schema.NullOr(CancelledBy)
+  cancelledBy: Schema.NullOr(CancelledBy),
+  traceId: Schema.optionalKey(Schema.String)
 })
 
 /** @since 0.1.0 */

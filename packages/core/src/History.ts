@@ -80,6 +80,8 @@ export class Past {
   lastExit: RunExit | undefined = undefined
   /** The line that forked it, where the orchestrator keeps them. */
   forkSite: string | undefined = undefined
+  /** The trace of its present run, where that has one. */
+  traceId: string | undefined = undefined
   readonly attempts = new Attempts()
 }
 

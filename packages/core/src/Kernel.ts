@@ -19,8 +19,10 @@ import * as Stream from "effect/Stream"
 import { SupervisorFailure } from "./CoreError.ts"
 import type { Body, CancelledBy, EventMap, OrchestratorEvent, State } from "./Event.ts"
 import { History } from "./History.ts"
+import type { Observers } from "./Observer.ts"
 import type { Phase } from "./Shutdown.ts"
 import type { NodeSnapshot, TemplateStats, TreeSnapshot } from "./Snapshot.ts"
+import type { Walker } from "./Walk.ts"
 import { Writer } from "./Writer.ts"
 
 /**
@@ -63,6 +65,18 @@ export abstract class Node {
   abstract snapshot(): NodeSnapshot
   abstract stop(limits: StopLimits): Effect.Effect<void> | undefined
 }
+
+/**
+ * What becomes of the context that a run is started with, when the orchestrator stands in a context that says so: a meter
+ * puts its scheduler below every routine, also below one that a program forks which knows nothing of it.
+ *
+ * @category services
+ * @since 0.1.0
+ */
+export const RunContext = Context.Reference<((context: Context.Context<never>) => Context.Context<never>) | undefined>(
+  "@effect-orchestra/core/Kernel/RunContext",
+  { defaultValue: () => undefined }
+)
 
 /** What travels with an interruption, as an annotation of its cause. */
 class Cancellation extends Context.Service<Cancellation, CancelledBy>()("@effect-orchestra/core/Cancellation") {}
@@ -308,12 +322,17 @@ export class Stopping {
   private readonly writer: Writer
   private entered: number
   private readonly spent = new Map<Phase, number>()
+  private readonly kernel: Kernel
   phase: Phase = "ask"
+  /** How many were left running. */
+  abandoned = 0
   readonly failures: Array<Failure> = []
 
-  constructor(writer: Writer) {
-    this.writer = writer
-    this.entered = writer.now()
+  constructor(kernel: Kernel) {
+    this.kernel = kernel
+    this.writer = kernel.writer
+    this.entered = this.writer.now()
+    kernel.observers?.stopping?.(this, "ask")
   }
 
   enter(phase: Phase): void {
@@ -322,6 +341,14 @@ export class Stopping {
     this.spent.set(this.phase, (this.spent.get(this.phase) ?? 0) + now - this.entered)
     this.phase = phase
     this.entered = now
+    this.kernel.observers?.stopping?.(this, phase)
+  }
+
+  /** It is over, with so many left running. */
+  end(abandoned: number): void {
+    this.abandoned = abandoned
+    this.enter("abandon")
+    this.kernel.observers?.stopping?.(this, undefined)
   }
 
   /** The phases that took any time, in the order they were entered first. */
@@ -356,9 +383,16 @@ export class Kernel extends Node {
   readonly writer: Writer
   readonly context: Context.Context<never>
   readonly bus: EventBus
+  /** Who observes, if anybody does. */
+  observers: Observers | undefined = undefined
+  /** The context in which they looked last for a span in vain: most runs begin with that of the one before. */
+  spanless: Context.Context<never> | undefined = undefined
+  /** Who walks over the tree, if anybody does. */
+  walkers: Set<Walker> | undefined = undefined
   readonly history: History
   /** Whether the line that forked a routine is kept. */
   readonly forkSites: boolean
+  readonly runContext: ((context: Context.Context<never>) => Context.Context<never>) | undefined
   private entered: number
   readonly failed = Deferred.makeUnsafe<never, SupervisorFailure>()
   private index: Map<number, Node> | undefined = undefined
@@ -376,6 +410,7 @@ export class Kernel extends Node {
   constructor(name: string, context: Context.Context<never>, options: KernelOptions = {}) {
     super(0, name, undefined)
     this.context = context
+    this.runContext = Context.get(context, RunContext)
     this.history = new History(options.history)
     this.forkSites = options.forkSites === true
     this.writer = new Writer(context)
@@ -431,9 +466,11 @@ export class Kernel extends Node {
     // What was abandoned below it is still listed, and so is the way to it.
     if (node.children?.isEmpty === false) return void (node.children.isOrphaned = true)
     this.index?.delete(node.number)
-    if (node.kind === "routine") this.routines--
     const owner = node.owner ?? this
+    this.walkers?.forEach((walker) => walker.leave(node))
     owner.children?.delete(node)
+    if (node.kind === "routine") this.routines--
+    else this.observers?.removed?.(node)
     if (owner.children?.isOrphaned === true) this.remove(owner)
   }
 
@@ -559,10 +596,12 @@ export class EventBus {
   }
 
   private stamp<Tag extends keyof EventMap>(tag: Tag, node: Node, seq: number, body: Body<Tag>): OrchestratorEvent {
+    const { writer } = this.kernel
     const event = {
       _tag: tag,
       seq,
-      at: this.kernel.writer.wall(),
+      // The time of the decision, which is known, and not of each of the events that it makes.
+      at: writer.shown(writer.now()),
       path: path(node),
       id: node.id,
       name: node.name,

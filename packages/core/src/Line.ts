@@ -22,23 +22,30 @@
  * @since 0.1.0
  */
 import type * as Effect from "effect/Effect"
+import type * as Tracer from "effect/Tracer"
+import type { RoutineRecord } from "./RoutineRecord.ts"
 import { Stopwatch } from "./Stopwatch.ts"
 
 /**
- * A place in a line. `own` is the stopwatch of the routine that waits.
+ * A place in a line. `own` is the stopwatch of the run that waits, `record` its routine, `span` the one that it is in.
  *
  * @category models
  * @since 0.1.0
  */
 export class Place {
   readonly own: Stopwatch | undefined
+  readonly record: RoutineRecord | undefined
+  readonly span: Tracer.AnySpan | undefined
+  since = 0
   previous: Place | undefined = undefined
   next: Place | undefined = undefined
   waits = false
   resume: (effect: Effect.Effect<unknown, unknown>) => void = () => undefined
 
-  constructor(own: Stopwatch | undefined) {
+  constructor(own: Stopwatch | undefined, record?: RoutineRecord, span?: Tracer.AnySpan) {
     this.own = own
+    this.record = record
+    this.span = span
   }
 }
 
@@ -72,11 +79,13 @@ export class Line<W extends Place> {
     else this.tail.next = waiting
     this.tail = waiting
     waiting.waits = true
+    waiting.since = now
     this.watch.enter(now)
     waiting.own?.enter(now)
   }
 
-  delete(waiting: W, now: number): void {
+  /** Returns how long it has waited. */
+  delete(waiting: W, now: number): number {
     const { next, previous } = waiting
     if (previous === undefined) this.head = next
     else previous.next = next
@@ -86,5 +95,6 @@ export class Line<W extends Place> {
     waiting.waits = false
     this.watch.leave(now)
     waiting.own?.leave(now)
+    return now - waiting.since
   }
 }

@@ -45,8 +45,9 @@ import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type { Item, Stored } from "./Backlog.ts"
 import type { AskTimeout, MailboxClosed, MailboxFull, Unanswered } from "./CoreError.ts"
+import type { Taken } from "./internal/Ends.ts"
 import { millisOf, positive } from "./Kernel.ts"
-import { MailboxNode, nodeOf, type Taken, TypeId } from "./MailboxNode.ts"
+import { MailboxNode, nodeOf, TypeId } from "./MailboxNode.ts"
 import { kernelOf } from "./Orchestrator.ts"
 import { Answer, answerOf, type Reply } from "./Reply.ts"
 import { Current } from "./RoutineRecord.ts"
@@ -179,7 +180,11 @@ export const send: {
   <A, E, Full>(self: Mailbox<A, E, Full>, message: A): Effect.Effect<void, MailboxClosed | Full>
 } = dual(
   2,
-  <A, E, Full>(self: Mailbox<A, E, Full>, message: A) => Effect.withFiber((fiber) => nodeOf(self).send(message, fiber))
+  <A, E, Full>(self: Mailbox<A, E, Full>, message: A) =>
+    Effect.withFiber((fiber) => {
+      const node = nodeOf(self)
+      return node.carrier?.sending((carried) => node.send(message, fiber, carried)) ?? node.send(message, fiber)
+    })
 )
 
 /**
@@ -192,11 +197,7 @@ export const send: {
 export const trySend: {
   <A>(message: A): <E, Full>(self: Mailbox<A, E, Full>) => Effect.Effect<boolean>
   <A, E, Full>(self: Mailbox<A, E, Full>, message: A): Effect.Effect<boolean>
-} = dual(2, <A, E, Full>(self: Mailbox<A, E, Full>, message: A) =>
-  Effect.sync(() => {
-    const node = nodeOf(self)
-    return node.isOpen && node.offer(message) === "sent"
-  }))
+} = dual(2, <A, E, Full>(self: Mailbox<A, E, Full>, message: A) => Effect.sync(() => nodeOf(self).trySend(message)))
 
 /**
  * `send` without its waiting, at once: for a mailbox of overflow `"suspend"` or `"fail"` that has no room it is
@@ -426,7 +427,8 @@ export const receiveWith: {
     }
     return Effect.flatMap(restore(node.receiveItem), (item) => {
       node.begin()
-      const handled = restore(Effect.suspend(() => handler(item.message, { attempt: item.attempt })))
+      const handling = Effect.suspend(() => handler(item.message, { attempt: item.attempt }))
+      const handled = restore(node.carrier?.handling(handling, item.carried) ?? handling)
       return Effect.flatMap(Effect.exit(handled), (exit): Effect.Effect<Exit.Exit<B, E2>> => {
         if (Exit.isSuccess(exit)) {
           node.handled()

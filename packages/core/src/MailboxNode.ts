@@ -16,71 +16,35 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
 import { identity } from "effect/Function"
-import * as Option from "effect/Option"
+import type * as Option from "effect/Option"
 import { pipeArguments } from "effect/Pipeable"
 import type * as Queue from "effect/Queue"
-import { MixedScheduler } from "effect/Scheduler"
 import { Backlog, Item, type Stored } from "./Backlog.ts"
 import { MailboxClosed, MailboxFull } from "./CoreError.ts"
 import type { State } from "./Event.ts"
+import {
+  type Demand,
+  type Ending,
+  messagesOf,
+  nothing,
+  one,
+  poll,
+  Receiver,
+  Sender,
+  type Taken,
+  whole
+} from "./internal/Ends.ts"
+import type { Marks } from "./internal/Marks.ts"
+import { isSteady } from "./internal/Steady.ts"
 import { type Kernel, Node, path, shown } from "./Kernel.ts"
-import { Line, Place } from "./Line.ts"
+import { Line, type Place } from "./Line.ts"
 import type { DeadLetter, Mailbox, MailboxOptions, Offered, Overflow, UndeliveredReason } from "./Mailbox.ts"
-import { Current } from "./RoutineRecord.ts"
+import type { Carrier, Flow, MailboxView } from "./Observer.ts"
 import type { MailboxSnapshot, MailboxStats } from "./Snapshot.ts"
-import type { Stopwatch } from "./Stopwatch.ts"
 import type { Job } from "./Writer.ts"
 
 /** @internal */
 export const TypeId = "~effect-orchestra/core/Mailbox"
-
-/** Why it takes no message any more, and what senders and receivers fail with. */
-interface Ending<E> {
-  readonly reason: MailboxClosed["reason"]
-  readonly send: Exit.Exit<never, MailboxClosed>
-  readonly receive: Exit.Exit<never, E | MailboxClosed>
-}
-
-const nothing = (): Taken<never> => ({ messages: [], items: undefined })
-
-class Sender<A> extends Place {
-  readonly items: ReadonlyArray<Stored<A>>
-  offset = 0
-
-  constructor(own: Stopwatch | undefined, items: ReadonlyArray<Stored<A>>) {
-    super(own)
-    this.items = items
-  }
-}
-
-/**
- * What was taken for a receiver: messages, and as items where more than themselves is to be remembered of them.
- *
- * @category models
- * @since 0.1.0
- */
-export interface Taken<out A> {
-  messages: ReadonlyArray<A>
-  items: ReadonlyArray<Item<A>> | undefined
-}
-
-/** How many messages a receiver wants, and what it makes of them. */
-interface Demand<A, B> {
-  readonly min: number
-  readonly max: number
-  readonly shape: (taken: Taken<A>) => B
-}
-
-class Receiver<A> extends Place {
-  readonly demand: Demand<A, unknown>
-  /** What it was handed, until it goes on. */
-  taken: Taken<A> = nothing()
-
-  constructor(own: Stopwatch | undefined, demand: Demand<A, unknown>) {
-    super(own)
-    this.demand = demand
-  }
-}
 
 /**
  * A question that waits for its answer.
@@ -93,40 +57,25 @@ export interface Question {
   readonly gone: (reason: UndeliveredReason) => void
 }
 
-const shouldYield = MixedScheduler.prototype.shouldYield
-
-/**
- * Whether this step of the fiber and the next are one: nothing can interrupt it in between, and what the one takes the
- * other hands on. They are not where the fiber is about to yield because it has run long, nor under a scheduler that
- * overrides Effect's rule for that: one may even interrupt there, as the tests of interruption do. What wraps Effect's
- * scheduler, as the test clock does, keeps its rule.
- *
- * @category getters
- * @since 0.1.0
- */
-export const isSteady = (
-  { cache: { maxOpsBeforeYield, scheduler }, currentOpCount }: Fiber.Fiber<unknown, unknown>
-): boolean =>
-  currentOpCount + 1 < maxOpsBeforeYield &&
-  (scheduler.shouldYield === shouldYield || !(scheduler instanceof MixedScheduler))
-
 /**
  * The node of a mailbox.
  *
  * @category models
  * @since 0.1.0
  */
-export class MailboxNode<in out A, in out E> extends Node implements Mailbox<A, E>, Job {
+export class MailboxNode<in out A, in out E> extends Node implements Mailbox<A, E>, MailboxView, Job {
   readonly [TypeId] = variance
   readonly kind = "mailbox"
   readonly incarnation = 1
   readonly kernel: Kernel
   readonly options: MailboxOptions<A>
+  /** What goes with its messages, if anything does. */
+  readonly carrier: Carrier | undefined
   readonly capacity: number
   readonly overflow: Overflow
   private readonly backlog: Backlog<A>
-  private readonly senders = new Line<Sender<A>>()
-  private readonly receivers = new Line<Receiver<A>>()
+  readonly senders = new Line<Sender<A>>()
+  readonly receivers = new Line<Receiver<A>>()
   /** Whether a job that serves those who wait is on its way. */
   private armed = false
   ending: Ending<E> | undefined = undefined
@@ -140,6 +89,11 @@ export class MailboxNode<in out A, in out E> extends Node implements Mailbox<A, 
   private redelivered = 0
   private deadLettered = 0
   private undelivered = 0
+  /** Of those sent, the ones that never went in; of those dropped, the ones that had; and what came back. */
+  private untaken = 0
+  private droppedLate = 0
+  private returned = 0
+  private marks: Marks | undefined = undefined
   /** Whether it was told that it is full and has not been half empty since. */
   private toldFull = false
   private full: Exit.Exit<never, MailboxFull> | undefined = undefined
@@ -152,9 +106,10 @@ export class MailboxNode<in out A, in out E> extends Node implements Mailbox<A, 
     super(kernel.nextId(), options.name ?? "mailbox", owner ?? kernel)
     this.kernel = kernel
     this.options = options
+    this.carrier = kernel.observers?.carrier?.("mailbox", this.name)
     this.capacity = options.capacity
     this.overflow = options.overflow ?? "suspend"
-    this.backlog = new Backlog(queue, options.sizeOf)
+    this.backlog = new Backlog(queue, options.sizeOf, this.carrier !== undefined)
     this.since = kernel.writer.now()
     kernel.add(this)
   }
@@ -167,6 +122,11 @@ export class MailboxNode<in out A, in out E> extends Node implements Mailbox<A, 
     return this.backlog.length
   }
 
+  /** The next messages, at most so many, without taking them: it costs no more than these, however long the queue. */
+  peek(max: number): ReadonlyArray<A> {
+    return this.backlog.peek(max)
+  }
+
   /** Whether no message will come any more. */
   private get isDrained(): boolean {
     return this.ending !== undefined && this.length === 0 && this.senders.size === 0
@@ -174,14 +134,31 @@ export class MailboxNode<in out A, in out E> extends Node implements Mailbox<A, 
 
   // --- sending
 
-  send(message: A, fiber: Fiber.Fiber<unknown, unknown>): Effect.Effect<void, MailboxClosed | MailboxFull> {
-    if (this.ending !== undefined) return this.ending.send
-    const stored = this.backlog.stored(message)
+  send(
+    message: A,
+    fiber: Fiber.Fiber<unknown, unknown>,
+    carried?: unknown
+  ): Effect.Effect<void, MailboxClosed | MailboxFull> {
+    if (this.ending !== undefined) return this.refused(this.ending.send, 1)
+    const stored = this.backlog.stored(message, carried)
     return this.offerStored(stored) === "full" ? this.blocked([stored], fiber) : Effect.void
   }
 
   offer(message: A): Offered {
-    return this.ending === undefined ? this.offerStored(this.backlog.stored(message)) : "closed"
+    return this.ending === undefined
+      ? this.offerStored(this.backlog.stored(message))
+      : this.refused<Offered>("closed", 1)
+  }
+
+  /** Whether it took the message, which it does not if that waits or drops. */
+  trySend(message: A): boolean {
+    return this.isOpen && this.offer(message) === "sent" || this.refused(false, 1)
+  }
+
+  /** Tells a sender that so many messages are not taken. */
+  private refused<R>(answer: R, messages: number): R {
+    this.kernel.observers?.refused?.(this, this.ending === undefined ? "rejected" : "closed", messages)
+    return answer
   }
 
   /** Whether a message can be sent that neither waits nor is dropped. */
@@ -203,6 +180,7 @@ export class MailboxNode<in out A, in out E> extends Node implements Mailbox<A, 
     if (this.overflow === "suspend" || this.overflow === "fail") return "full"
     if (this.overflow === "drop_new") {
       this.sent++
+      this.untaken++
       this.drop(this.backlog.item(stored))
       return "dropped"
     }
@@ -217,7 +195,9 @@ export class MailboxNode<in out A, in out E> extends Node implements Mailbox<A, 
     messages: Iterable<A>,
     fiber: Fiber.Fiber<unknown, unknown>
   ): Effect.Effect<void, MailboxClosed | MailboxFull> {
-    if (this.ending !== undefined) return this.ending.send
+    if (this.ending !== undefined) {
+      return this.refused(this.ending.send, this.kernel.observers === undefined ? 0 : Array.from(messages).length)
+    }
     const items = this.backlog.allStored(messages)
     if (items.length === 0 || (this.senders.size === 0 && items.length <= this.capacity - this.length)) {
       this.putAll(items)
@@ -234,28 +214,27 @@ export class MailboxNode<in out A, in out E> extends Node implements Mailbox<A, 
     items: ReadonlyArray<Stored<A>>,
     fiber: Fiber.Fiber<unknown, unknown>
   ): Effect.Effect<void, MailboxClosed | MailboxFull> {
-    if (this.overflow === "fail") return this.refusal
-    const own = fiber.getRef(Current)?.blocked
+    if (this.overflow === "fail") return this.refused(this.refusal, items.length)
     return Effect.callback<void, MailboxClosed>((resume) => {
       // It may have ended since the step before.
-      if (this.ending !== undefined) return resume(this.ending.send)
-      return Effect.sync(this.lineUp(items, own, resume))
+      if (this.ending !== undefined) return resume(this.refused(this.ending.send, items.length))
+      return Effect.sync(this.lineUp(items, fiber, resume))
     })
   }
 
   /** Sends now, or when there is room, and says how that ended. Returns how to wait for room no more. */
   sendThen(
     message: A,
-    own: Stopwatch | undefined,
+    fiber: Fiber.Fiber<unknown, unknown>,
     ended: (exit: Exit.Exit<void, MailboxClosed | MailboxFull>) => void
   ): (() => void) | undefined {
     let exit: Exit.Exit<void, MailboxClosed | MailboxFull> = Exit.void
-    if (this.ending !== undefined) exit = this.ending.send
+    if (this.ending !== undefined) exit = this.refused(this.ending.send, 1)
     else {
       const stored = this.backlog.stored(message)
       if (this.offerStored(stored) === "full") {
-        if (this.overflow === "suspend") return this.lineUp([stored], own, ended)
-        exit = this.refusal
+        if (this.overflow === "suspend") return this.lineUp([stored], fiber, ended)
+        exit = this.refused(this.refusal, 1)
       }
     }
     ended(exit)
@@ -268,30 +247,63 @@ export class MailboxNode<in out A, in out E> extends Node implements Mailbox<A, 
 
   private lineUp(
     items: ReadonlyArray<Stored<A>>,
-    own: Stopwatch | undefined,
+    fiber: Fiber.Fiber<unknown, unknown>,
     resume: (exit: Exit.Exit<void, MailboxClosed>) => void
   ): () => void {
-    const { writer } = this.kernel
-    const sender = new Sender(own, items)
+    const sender = new Sender(fiber, items)
     // It is resumed with the end of a send.
     sender.resume = resume as Place["resume"]
-    this.senders.add(sender, writer.now())
+    this.senders.add(sender, this.kernel.writer.now())
     this.arm()
     return () => {
       if (!sender.waits) return
-      this.senders.delete(sender, writer.now())
+      this.leave(this.senders, sender)
       // Others may have waited for this one alone.
       this.arm()
     }
   }
 
+  /** Whoever waited waits no more. */
+  private leave<W extends Place>(line: Line<W>, waiting: W): void {
+    const millis = line.delete(waiting, this.kernel.writer.now())
+    const operation = waiting instanceof Sender ? "send" : "receive"
+    this.kernel.observers?.waited?.(this, operation, waiting.record, millis, waiting.span)
+  }
+
+  /** Remembers when the next messages are sent, while somebody observes. What receivers wait for gets no age. */
+  private mark(messages: number): void {
+    const { observers, writer } = this.kernel
+    // One mark for a turn.
+    if (observers === undefined || this.marks?.last === writer.turn()) return
+    if (this.receivers.size >= this.length + messages) return void (this.marks = undefined)
+    const number = this.sent - this.untaken
+    ;(this.marks ??= observers.marks()).add(number, writer.turn(), number - this.length)
+  }
+
+  /** How long ago the oldest message inside was sent, to the turn; undefined when that is not known. */
+  oldestMillis(now: number): number | undefined {
+    const sentAt = this.length === 0 ? undefined : this.marks?.at(this.sent - this.untaken - this.length)
+    return sentAt === undefined ? undefined : now - sentAt
+  }
+
+  /** What went in, what overflowed, and what receivers were handed, each time it was. None of it ever falls. */
+  get flow(): Flow {
+    return {
+      accepted: this.sent - this.untaken,
+      dropped: this.dropped - this.droppedLate,
+      received: this.received + this.returned
+    }
+  }
+
   private put(stored: Stored<A>): void {
+    this.mark(1)
     this.sent++
     this.backlog.put(stored)
     this.arm()
   }
 
   private putAll(items: ReadonlyArray<Stored<A>>): void {
+    this.mark(items.length)
     this.sent += items.length
     this.backlog.putAll(items)
     this.arm()
@@ -301,7 +313,8 @@ export class MailboxNode<in out A, in out E> extends Node implements Mailbox<A, 
   private tellFull(): void {
     if (this.length < this.capacity || this.toldFull) return
     this.toldFull = true
-    const { bus } = this.kernel
+    const { bus, observers } = this.kernel
+    observers?.full?.(this, this.capacity)
     if (bus.observed) bus.emit("MailboxFull", this, { capacity: this.capacity })
   }
 
@@ -363,7 +376,7 @@ export class MailboxNode<in out A, in out E> extends Node implements Mailbox<A, 
     const hasEnough = this.mayTake && this.isEnough(min)
     if (hasEnough ? isSteady(fiber) : min === 0) return Effect.succeed(shape(hasEnough ? this.hand(max) : nothing()))
     const { writer } = this.kernel
-    const receiver = new Receiver(fiber.getRef(Current)?.blocked, demand)
+    const receiver = new Receiver(fiber, demand)
     return Effect.callback<B, E | MailboxClosed>((resume) => {
       // It is resumed with what its demand makes of messages, or with an end.
       receiver.resume = resume as Place["resume"]
@@ -377,7 +390,7 @@ export class MailboxNode<in out A, in out E> extends Node implements Mailbox<A, 
       }
       return Effect.suspend(() => {
         if (!receiver.waits) return this.restore(receiver.taken)
-        this.receivers.delete(receiver, writer.now())
+        this.leave(this.receivers, receiver)
         return Effect.void
       })
     })
@@ -411,6 +424,7 @@ export class MailboxNode<in out A, in out E> extends Node implements Mailbox<A, 
     taken.messages = []
     taken.items = undefined
     this.received -= messages.length
+    this.returned += messages.length
     return this.back(items ?? messages.map((message) => new Item(message, 0, 1)))
   }
 
@@ -427,11 +441,13 @@ export class MailboxNode<in out A, in out E> extends Node implements Mailbox<A, 
   /** A handler has the message. */
   begin(): void {
     this.received--
+    this.returned++
     this.handling++
   }
 
   handled(): void {
     this.handling--
+    this.returned--
     this.received++
   }
 
@@ -441,14 +457,15 @@ export class MailboxNode<in out A, in out E> extends Node implements Mailbox<A, 
     return this.back([item])
   }
 
-  redeliver({ attempt, message, size }: Item<A>): Effect.Effect<void> {
+  redeliver({ attempt, carried, message, size }: Item<A>): Effect.Effect<void> {
     this.handling--
     if (!this.closed) this.redelivered++
-    return this.back([new Item(message, size, attempt + 1)])
+    return this.back([new Item(message, size, attempt + 1, carried)])
   }
 
   dropFailed(item: Item<A>): void {
     this.handling--
+    this.droppedLate++
     this.drop(item)
   }
 
@@ -533,7 +550,7 @@ export class MailboxNode<in out A, in out E> extends Node implements Mailbox<A, 
     if (sender.offset > offset) this.putAll(items.slice(offset, sender.offset))
     if (sender.offset < items.length) return undefined
     const end = this.closed ? this.ending?.send : undefined
-    this.senders.delete(sender, this.kernel.writer.now())
+    this.leave(this.senders, sender)
     return () => sender.resume(end ?? Exit.void)
   }
 
@@ -545,7 +562,7 @@ export class MailboxNode<in out A, in out E> extends Node implements Mailbox<A, 
     }
     if (receiver === undefined) return undefined
     const { demand: { max, shape }, resume } = receiver
-    this.receivers.delete(receiver, this.kernel.writer.now())
+    this.leave(this.receivers, receiver)
     if (ending !== undefined) return () => resume(ending.receive)
     const taken = receiver.taken = this.hand(max)
     return () => resume(Effect.succeed(shape(taken)))
@@ -568,6 +585,7 @@ export class MailboxNode<in out A, in out E> extends Node implements Mailbox<A, 
     if (this.closed) return Effect.void
     this.closed = true
     const left = this.take(Infinity)
+    const inside = left.length
     for (let sender = this.senders.first; sender !== undefined; sender = this.senders.after(sender)) {
       for (const stored of sender.items.slice(sender.offset)) left.push(this.backlog.item(stored))
       this.sent += sender.items.length - sender.offset
@@ -577,6 +595,9 @@ export class MailboxNode<in out A, in out E> extends Node implements Mailbox<A, 
     if (this.ending?.reason === "ended" && left.length > 0) this.ending = undefined
     this.end("closed")
     this.arm()
+    const waiting = left.length - inside
+    this.untaken += waiting
+    if (waiting > 0) this.refused(undefined, waiting)
     this.kernel.remove(this)
     const questions = [...this.questions?.values() ?? []]
     return Effect.ensuring(
@@ -596,33 +617,21 @@ export class MailboxNode<in out A, in out E> extends Node implements Mailbox<A, 
 
   get stats(): MailboxStats {
     const now = this.kernel.writer.now()
-    const {
-      backlog: { bytes },
-      capacity,
-      deadLettered,
-      dropped,
-      handling,
-      length,
-      received,
-      redelivered,
-      sent,
-      undelivered
-    } = this
     return {
-      length,
-      capacity,
-      sent,
-      received,
-      dropped,
-      undelivered,
-      handling,
-      redelivered,
-      deadLettered,
+      length: this.length,
+      capacity: this.capacity,
+      sent: this.sent,
+      received: this.received,
+      dropped: this.dropped,
+      undelivered: this.undelivered,
+      handling: this.handling,
+      redelivered: this.redelivered,
+      deadLettered: this.deadLettered,
       blockedSenders: this.senders.size,
       blockedReceivers: this.receivers.size,
       blockedSendMillis: this.senders.watch.total(now),
       blockedReceiveMillis: this.receivers.watch.total(now),
-      bytes
+      bytes: this.backlog.bytes
     }
   }
 
@@ -631,23 +640,6 @@ export class MailboxNode<in out A, in out E> extends Node implements Mailbox<A, 
     return { ...shown(this, this.kernel, this.since), health, overflow: this.overflow, stats: this.stats }
   }
 }
-
-const one: Demand<unknown, unknown> = { min: 1, max: 1, shape: ({ messages }) => messages[0] }
-
-const whole: Demand<unknown, unknown> = {
-  min: 1,
-  max: 1,
-  shape: ({ items, messages }) => items === undefined ? new Item(messages[0], 0, 1) : items[0]
-}
-
-const poll: Demand<unknown, unknown> = {
-  min: 0,
-  max: 1,
-  shape: ({ messages }) => messages.length === 0 ? Option.none() : Option.some(messages[0])
-}
-
-// It is nobody else's.
-const messagesOf = <A>({ messages }: Taken<A>): Array<A> => messages as Array<A>
 
 const variance = { _A: identity, _E: identity, _Full: identity }
 

@@ -174,7 +174,7 @@ export class Orchestrator extends Context.Service<Orchestrator, {
     const site = forkSite(Orchestrator.fork)
     return Effect.withFiber((fiber) => {
       const { kernel } = Context.getUnsafe(fiber.context, Orchestrator)
-      return forkUnder(kernel, kernel, effect, contextOf(fiber), options, site)
+      return forkUnder(kernel, kernel, effect, contextOf(fiber, kernel), options, site)
     })
   }
 
@@ -203,7 +203,7 @@ export class Orchestrator extends Context.Service<Orchestrator, {
       const parent = fiber.getRef(Current)
       const scope = Context.getUnsafe(fiber.context, Scope.Scope)
       const holder = { scope, parent, linked: parent?.linksForks === true }
-      return forkUnder(kernel, parent ?? kernel, effect, contextOf(fiber), options, site, holder)
+      return forkUnder(kernel, parent ?? kernel, effect, contextOf(fiber, kernel), options, site, holder)
     })
   }
 
@@ -279,7 +279,7 @@ const make = Effect.fnUntraced(function*(options: OrchestratorOptions) {
     const started = writer.now()
     const before = kernel.routines
     const limits = Shutdown.limits(budget, started, by)
-    const stop = kernel.stopping = new Stopping(writer)
+    const stop = kernel.stopping = new Stopping(kernel)
     const roots: Array<Node> = []
     for (let node = kernel.children?.last; node !== undefined; node = node.previous) roots.push(node)
     // A hundred thousand are stopped in slices, this one included, so that the process still answers meanwhile.
@@ -293,7 +293,7 @@ const make = Effect.fnUntraced(function*(options: OrchestratorOptions) {
     const left = routines(kernel).filter((record) =>
       !record.isFinal || record.scope !== undefined || record.status === "abandoned"
     )
-    stop.enter("abandon")
+    stop.end(left.length)
     if (left.length === 0) kernel.stopping = undefined
     const now = writer.now()
     return {

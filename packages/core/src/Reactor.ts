@@ -19,7 +19,7 @@ import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import { type Inbox, Taker } from "./internal/Delivery.ts"
 import { path } from "./Kernel.ts"
-import type { DeadLetter, Definition, Envelope, Topic } from "./Topic.ts"
+import { carried, type DeadLetter, type Definition, type Envelope, type Topic } from "./Topic.ts"
 import { type Deadline, type Job, Waiters, waitFor } from "./Writer.ts"
 
 /**
@@ -244,12 +244,12 @@ export class Reactor {
 
   private handle({ broken, envelope }: Item): Effect.Effect<unknown, unknown> {
     const { emits } = this.wiring
+    const { kernel: { observers }, name } = this.inbox.topic
+    const handled = Effect.suspend(() =>
+      broken === undefined ? this.options.handler(envelope.value, envelope) : Effect.die(broken.defect)
+    )
     return Effect.provideService(
-      Effect.scoped(
-        Effect.suspend(() =>
-          broken === undefined ? this.options.handler(envelope.value, envelope) : Effect.die(broken.defect)
-        )
-      ),
+      Effect.scoped(observers?.carrier?.("topic", name)?.handling(handled, envelope[carried]) ?? handled),
       Handling,
       { envelope, group: this.group, emits }
     )
@@ -300,7 +300,7 @@ export class Reactor {
   private readonly wait: Effect.Effect<void> = Effect.callback((resume) => {
     const { idle, inbox } = this
     if (this.ready.length > 0 || (inbox.length > 0 && !this.isFull)) return resume(Effect.void)
-    const taker = new Taker(undefined, () => {
+    const taker = new Taker(undefined, undefined, () => {
       idle.delete(taker)
       resume(Effect.void)
     })

@@ -33,7 +33,6 @@ import { AskTimeout, type MailboxClosed, type MailboxFull, Unanswered } from "./
 import { type Node, path } from "./Kernel.ts"
 import type { UndeliveredReason } from "./Mailbox.ts"
 import type { MailboxNode, Question } from "./MailboxNode.ts"
-import { Current } from "./RoutineRecord.ts"
 import type { Deadline } from "./Writer.ts"
 
 const TypeId = "~effect-orchestra/core/Reply"
@@ -81,7 +80,6 @@ export class Answer<A, B, E> implements Reply<B, E>, Question {
     const { node } = this
     const { writer } = node.kernel
     const started = writer.now()
-    const own = fiber.getRef(Current)?.blocked
     return Effect.callback((resume) => {
       this.message = message
       this.resume = resume
@@ -90,7 +88,7 @@ export class Answer<A, B, E> implements Reply<B, E>, Question {
         this.settle(Exit.fail(new AskTimeout({ mailbox: path(node), waitedMillis: writer.now() - started })))
       }
       this.deadline = writer.after(millis, { run: late })
-      this.unsend = node.sendThen(message, own, (sent) => {
+      this.unsend = node.sendThen(message, fiber, (sent) => {
         if (Exit.isFailure(sent)) this.settle(Exit.failCause(sent.cause))
       })
       return Effect.sync(() => this.settle(Exit.interrupt()))

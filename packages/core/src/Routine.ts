@@ -83,6 +83,11 @@ export interface RoutineOptions {
    * late. Default: no watch.
    */
   readonly idleTimeout?: Duration.Input | undefined
+  /**
+   * Whether the span of its runs, where runs have spans, begins a trace of its own. Default false: it stands below the
+   * span of whoever forks it.
+   */
+  readonly root?: boolean | undefined
   /** The mailboxes that belong to it: its `stats` sum them up. */
   readonly resources?: ReadonlyArray<Resource> | undefined
 }

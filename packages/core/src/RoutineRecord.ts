@@ -14,13 +14,14 @@ import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
 import { pipeArguments } from "effect/Pipeable"
 import * as Scope from "effect/Scope"
-import * as Tracer from "effect/Tracer"
 import { IdleTimeout } from "./CoreError.ts"
 import { type ExitReason, type Health, reasonOf, type RunExit, type State } from "./Event.ts"
 import { Past } from "./History.ts"
 import { EndedRoutine } from "./internal/EndedRoutine.ts"
 import { Ending, Interruption } from "./internal/Ending.ts"
-import { errorMessage, errorOf, failed, finalStates, Imposed, runExit, withFinalizers } from "./internal/RunExit.ts"
+import { errorOf } from "./internal/ErrorOf.ts"
+import { errorMessage, failed, finalStates, Imposed, runExit, withFinalizers } from "./internal/RunExit.ts"
+import { contextFor } from "./internal/Spans.ts"
 import { lookOf, snapshotOf, statsOf } from "./internal/View.ts"
 import { Vitals, Watchdog } from "./internal/Vitals.ts"
 import { Waiting } from "./internal/Waiting.ts"
@@ -178,11 +179,6 @@ export class RoutineRecord extends Node implements Routine<never, never>, Scope.
     if (kernel.bus.observed) kernel.bus.emit("Forked", this, {})
   }
 
-  /** Where it was forked, if that was looked at and is kept here. */
-  forkedAt(site: string | undefined): void {
-    if (site !== undefined && this.kernel.forkSites) this.past.forkSite = site
-  }
-
   /** Who waits for the final end. */
   get ended(): Waiters<Exit.Exit<never, never>> {
     return this.endWaiters ??= new Waiters()
@@ -220,6 +216,11 @@ export class RoutineRecord extends Node implements Routine<never, never>, Scope.
   /** Whether the failure of a routine forked into the scope of this run fails the run. */
   get linksForks(): boolean {
     return this.seenVitals?.linkForks === true
+  }
+
+  /** Whether it is meant to run as long as whoever keeps it. */
+  get lasts(): boolean {
+    return false
   }
 
   get isSupervised(): boolean {
@@ -270,7 +271,8 @@ export class RoutineRecord extends Node implements Routine<never, never>, Scope.
       this.vitals.watchdog = watchdog
       watchdog.arm(now)
     }
-    const fiber = writer.start(this.within(context, this.scope), effect)
+    const own = Context.addUnsafe(contextFor(this, context), Scope.Scope.key, this.scope)
+    const fiber = writer.start(Context.addUnsafe(own, Current.key, this), effect)
     const exit = fiber.pollUnsafe()
     if (exit !== undefined) return this.ran(exit)
     this.fiber = fiber
@@ -278,11 +280,6 @@ export class RoutineRecord extends Node implements Routine<never, never>, Scope.
     fiber.addObserver(this.ran.bind(this))
     // Interrupted in the step that started it, before there was a fiber to interrupt.
     if (this.wasInterrupted) fiber.interruptUnsafe(undefined, this.seenWaiting?.interruption)
-  }
-
-  /** The context that a run in this scope is started with. */
-  private within(context: Context.Context<never>, scope: Scope.Scope): Context.Context<never> {
-    return Context.addUnsafe(Context.addUnsafe(context, Scope.Scope.key, scope), Current.key, this)
   }
 
   /** The fiber of the run has ended. */
@@ -301,6 +298,7 @@ export class RoutineRecord extends Node implements Routine<never, never>, Scope.
     if (this.isReady || this.scope === undefined || this.fiberExit !== undefined) return
     this.isReady = true
     if (!this.stopping) this.move("running", now)
+    this.kernel.observers?.ready?.(this)
     if (this.kernel.bus.observed) this.kernel.bus.emit("Ready", this, {})
     this.keeper?.ready(this)
     this.seenWaiting?.ready.wake(this.kernel.writer, undefined)
@@ -320,7 +318,9 @@ export class RoutineRecord extends Node implements Routine<never, never>, Scope.
     const run = this.incarnation
     writer.wake({
       run: () => {
-        const finalizers = Effect.runForkWith(this.kernel.context)(closing, { uninterruptible: true })
+        // They are still its own: what they cost is its cost.
+        const context = Context.addUnsafe(this.kernel.context, Current.key, this)
+        const finalizers = Effect.runForkWith(context)(closing, { uninterruptible: true })
         finalizers.addObserver((end) =>
           writer.submit({ run: () => (this.seenWaiting?.left?.get(run) ?? this).closed(withFinalizers(exit, end)) })
         )
@@ -333,6 +333,7 @@ export class RoutineRecord extends Node implements Routine<never, never>, Scope.
     const now = writer.now()
     this.fiberExit = undefined
     this.scope = undefined
+    this.kernel.observers?.ended?.(this, exit, now)
     if (bus.observed) bus.emit("Exited", this, { exit: this.remember(exit, now) })
     else if (this.isOneOfMany) this.remember(exit, now)
     if (this.stopping && failed(exit)) {
@@ -354,7 +355,7 @@ export class RoutineRecord extends Node implements Routine<never, never>, Scope.
 
   private remember(exit: Exit.Exit<unknown, unknown>, at: number): RunExit {
     const { past } = this
-    past.lastExit = runExit(this, this.reason(exit), exit, at, this.by)
+    past.lastExit = runExit(this, this.reason(exit), exit, at, this.by, past.traceId)
     if (this.isSupervised) this.kernel.history.keep(past.attempts, past.lastExit)
     return past.lastExit
   }
@@ -362,7 +363,9 @@ export class RoutineRecord extends Node implements Routine<never, never>, Scope.
   /** How its last run has ended. */
   get lastExit(): RunExit | undefined {
     const exit = this.seenPast?.lastExit === undefined ? this.toldExit : undefined
-    return exit === undefined ? this.seenPast?.lastExit : runExit(this, this.reason(exit), exit, this.since)
+    return exit === undefined
+      ? this.seenPast?.lastExit
+      : runExit(this, this.reason(exit), exit, this.since, undefined, this.seenPast?.traceId)
   }
 
   /** How the runs of a supervised child have ended, oldest first. */
@@ -399,6 +402,7 @@ export class RoutineRecord extends Node implements Routine<never, never>, Scope.
     if (this.isFinal) return
     this.vitals.stuck = true
     this.vitals.askedAt = this.since
+    this.kernel.observers?.abandoned?.(this, waitedMillis)
     if (this.kernel.bus.observed) this.kernel.bus.emit("Abandoned", this, { waitedMillis })
     this.finish(Exit.interrupt(), "abandoned", this.kernel.writer.now())
   }
@@ -426,6 +430,7 @@ export class RoutineRecord extends Node implements Routine<never, never>, Scope.
       this.seenVitals =
         undefined
     this.seenWaiting?.watchers?.forEach((watcher) => watcher(false))
+    this.kernel.observers?.left?.(this, left)
     left.abandon(waitedMillis)
     this.seenWaiting?.run.wake(this.kernel.writer, undefined)
   }
@@ -582,6 +587,7 @@ export class RoutineRecord extends Node implements Routine<never, never>, Scope.
       this.stopping = true
       this.seenVitals?.watchdog?.disarm()
       this.move("stopping")
+      kernel.observers?.asked?.(this)
       if (kernel.bus.observed) kernel.bus.emit("StopRequested", this, { by: cancelledBy(limits.by) })
       this.seenWaiting?.asked.wake(kernel.writer, undefined)
     }
@@ -656,6 +662,13 @@ export class RoutineRecord extends Node implements Routine<never, never>, Scope.
     return now - (this.seenVitals?.heard(now) ?? this.startedAt ?? now)
   }
 
+  /** How long ago its present run beat last, if it is one that beats, or has to. */
+  heartbeatAge(now: number): number | undefined {
+    if (this.scope === undefined || this.isFinal) return undefined
+    const beats = this.seenVitals?.heard(now) !== undefined || this.options.idleTimeout !== undefined
+    return beats ? this.idle(now) : undefined
+  }
+
   /** Since when it has been told to stop and still runs. */
   get askedAt(): number | undefined {
     return this.seenVitals?.askedAt ?? (this.status === "stopping" ? this.since : undefined)
@@ -683,14 +696,4 @@ Object.assign(RoutineRecord.prototype, shared, { parent: undefined })
 // An empty scope is replaced, never changed: all can share one.
 const emptyScope = { _tag: "Empty" } as const
 
-/**
- * The context without its span: what is forked from within a request outlives it.
- *
- * @stability unstable
- * @category getters
- * @since 0.1.0
- */
-export const withoutSpan = (context: Context.Context<never>): Context.Context<never> =>
-  Context.getOrUndefined(context, Tracer.ParentSpan) === undefined
-    ? context
-    : Context.omit(Tracer.ParentSpan)(context) as Context.Context<never>
+export { withoutSpan } from "./internal/Spans.ts"

@@ -100,14 +100,15 @@ export const RoutineStats = Schema.Struct({
 export type RoutineStats = typeof RoutineStats.Type
 
 /**
- * A child that its supervisor keeps but does not run: since when, and how its last run had ended. A quarantined one used
- * up its restart budget and waits for somebody to release it.
+ * A child that its supervisor keeps but does not run: the id of its last routine, since when, and how its last run had
+ * ended. A quarantined one used up its restart budget and waits for somebody to release it.
  *
  * @category models
  * @since 0.1.0
  */
 export const StoppedChild = Schema.Struct({
   id: Schema.String,
+  routine: Schema.String,
   state: Schema.Literals(["stopped", "quarantined"]),
   since: Schema.Finite,
   lastExit: Schema.NullOr(RunExit)

@@ -36,7 +36,7 @@ import * as Predicate from "effect/Predicate"
 import * as Stream from "effect/Stream"
 import type { MailboxClosed } from "./CoreError.ts"
 import { type Inbox, Taker } from "./internal/Delivery.ts"
-import { isSteady } from "./MailboxNode.ts"
+import { isSteady } from "./internal/Steady.ts"
 import { Current } from "./RoutineRecord.ts"
 import type { MailboxStats } from "./Snapshot.ts"
 import type { Envelope } from "./Topic.ts"
@@ -160,7 +160,7 @@ export class SubscriptionState<A> implements Subscription<A> {
     const { inbox } = this
     const { topic } = inbox
     const { writer } = topic.kernel
-    const own = fiber.getRef(Current)?.blocked
+    const record = fiber.getRef(Current)
     return Effect.callback((resume) => {
       let taken: Found | undefined
       let cut = false
@@ -173,7 +173,7 @@ export class SubscriptionState<A> implements Subscription<A> {
         this.waiting.delete(taker)
         resume(failed ? Effect.fail(inbox.isClosed) : Effect.succeed(taken as unknown as B))
       }
-      const taker = new Taker(own, hand)
+      const taker = new Taker(record, fiber.cache.span, hand)
       this.waiting.add(taker)
       inbox.park(taker)
       // Not at once: resumed here, it could not give back what it took.

@@ -26,6 +26,7 @@ import * as Schema from "effect/Schema"
 import type { MailboxFull } from "./CoreError.ts"
 import { positive } from "./Kernel.ts"
 import type { Overflow } from "./Mailbox.ts"
+import type { Carried } from "./Observer.ts"
 
 export type { Overflow } from "./Mailbox.ts"
 
@@ -91,7 +92,18 @@ export interface Envelope<out A> {
   readonly attempt: number
   readonly causationId: string | undefined
   readonly correlationId: string
+  /** What goes with it, for observers that ask for it: it learns how many inboxes were reached. */
+  readonly [carried]?: Carried | undefined
 }
+
+/**
+ * Where an envelope has what goes with it.
+ *
+ * @stability unstable
+ * @category models
+ * @since 0.1.0
+ */
+export const carried: unique symbol = Symbol.for("@effect-orchestra/core/Topic/carried")
 
 /**
  * A message that a group gave up on, after so many `attempts`, and why.

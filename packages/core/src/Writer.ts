@@ -62,6 +62,7 @@ export class Writer {
   private order = 0
   private deciding = false
   private instant: number | undefined = undefined
+  private turned: number | undefined = undefined
   private offset = NaN
   private compared = NaN
   private readonly deadlines = new Deadlines()
@@ -78,6 +79,15 @@ export class Writer {
   now(): number {
     return this.deciding ? this.instant ??= this.read() : this.read()
   }
+
+  /** The same, asked for once in a turn of the scheduler: for what is done so often that to ask would cost more than it. */
+  turn(): number {
+    if (this.turned !== undefined) return this.turned
+    this.nextTurn(this.endTurn)
+    return this.turned = this.now()
+  }
+
+  private readonly endTurn: Job = { run: () => void (this.turned = undefined) }
 
   private read(): number {
     // The clock of the platform, unless a test has its own: as a number of milliseconds it costs half.

@@ -10,15 +10,18 @@
  */
 import * as Effect from "effect/Effect"
 import * as MutableList from "effect/MutableList"
+import type * as Tracer from "effect/Tracer"
+import { firstOf } from "../Backlog.ts"
 import { BusClosed, MailboxClosed, MailboxFull } from "../CoreError.ts"
 import type { State } from "../Event.ts"
 import { type Kernel, Node, path, shown } from "../Kernel.ts"
 import { Line, Place } from "../Line.ts"
+import type { Flow, MailboxView, TopicView } from "../Observer.ts"
 import type { RoutineRecord } from "../RoutineRecord.ts"
 import type { MailboxSnapshot, MailboxStats, TopicSnapshot } from "../Snapshot.ts"
-import type { Stopwatch } from "../Stopwatch.ts"
-import type { Definition, Envelope, Overflow } from "../Topic.ts"
+import { carried, type Definition, type Envelope, type Overflow } from "../Topic.ts"
 import type { Job } from "../Writer.ts"
+import type { Marks } from "./Marks.ts"
 
 type Message = Envelope<unknown>
 
@@ -26,8 +29,8 @@ type Message = Envelope<unknown>
 export class Taker extends Place implements Job {
   readonly run: () => void
 
-  constructor(own: Stopwatch | undefined, run: () => void) {
-    super(own)
+  constructor(record: RoutineRecord | undefined, span: Tracer.AnySpan | undefined, run: () => void) {
+    super(record?.blocked, record, span)
     this.run = run
   }
 }
@@ -42,8 +45,8 @@ class Publisher extends Place implements Job {
   readonly message: Message
   published: Published
 
-  constructor(own: Stopwatch | undefined, message: Message) {
-    super(own)
+  constructor(record: RoutineRecord | undefined, message: Message) {
+    super(record?.blocked, record)
     this.message = message
     this.published = Effect.succeed(message)
   }
@@ -61,7 +64,7 @@ class Segment {
 }
 
 /** The state of a topic in a bus. */
-export class TopicNode extends Node implements Job {
+export class TopicNode extends Node implements TopicView, Job {
   readonly kind = "topic"
   readonly incarnation = 1
   status: State = "running"
@@ -85,6 +88,10 @@ export class TopicNode extends Node implements Job {
   private signalled = false
   dropped = 0
   undelivered = 0
+  /** How many messages reached an inbox, counting each inbox, and how many passed one by. */
+  offered = 0
+  passed = 0
+  marks: Marks | undefined = undefined
 
   constructor(kernel: Kernel, owner: Node, topic: Definition, send: Send) {
     super(kernel.nextId(), topic.name, owner)
@@ -94,6 +101,11 @@ export class TopicNode extends Node implements Job {
     this.since = kernel.writer.now()
     kernel.add(this)
     this.shared = topic.kind === "queue" ? new Inbox(this, "queue", topic.capacity, topic.overflow) : undefined
+  }
+
+  /** How many messages reached an inbox, counting each inbox. It never falls. */
+  get delivered(): number {
+    return this.offered - this.passed
   }
 
   /** Whether nothing would be lost with it. */
@@ -119,7 +131,7 @@ export class TopicNode extends Node implements Job {
     }
     const { publishers } = this
     const { writer } = this.kernel
-    const publisher = new Publisher(record?.blocked, message)
+    const publisher = new Publisher(record, message)
     const waited = Effect.callback<unknown, unknown>((resume) => {
       // The bus may have been closed, or the topic freed, since we looked.
       if (this.status !== "running") return resume(Effect.suspend(() => this.send(this.topic, message, record)))
@@ -128,7 +140,7 @@ export class TopicNode extends Node implements Job {
       // And there may be room.
       this.pump()
       return Effect.sync(() => {
-        if (publisher.waits) publishers.delete(publisher, writer.now())
+        if (publisher.waits) this.left(publisher)
       })
     })
     // It is resumed with what was published.
@@ -146,7 +158,14 @@ export class TopicNode extends Node implements Job {
 
   private deliver(message: Message): void {
     this.room--
+    const { observers } = this.kernel
+    if (observers !== undefined) {
+      const { [carried]: back } = message
+      if (back !== undefined) back.reached = this.inboxes.size
+      ;(this.marks ??= observers.marks()).add(this.published, this.kernel.writer.turn(), 0)
+    }
     this.published++
+    this.offered += this.inboxes.size
     if (this.inboxes.size > 0) {
       let { segment } = this
       if (segment.messages.length === segmentSize) segment = this.segment = segment.next = new Segment()
@@ -195,9 +214,15 @@ export class TopicNode extends Node implements Job {
   }
 
   private release(publisher: Publisher): void {
-    const { writer } = this.kernel
-    this.publishers.delete(publisher, writer.now())
-    writer.wake(publisher)
+    this.left(publisher)
+    this.kernel.writer.wake(publisher)
+  }
+
+  /** A publisher waits no more. */
+  private left(publisher: Publisher): void {
+    const { observers, writer } = this.kernel
+    const millis = this.publishers.delete(publisher, writer.now())
+    observers?.waited?.(this, "send", publisher.record, millis, publisher.span)
   }
 
   /** Wakes takers in the next turn, once for all that is published in this one. */
@@ -245,7 +270,7 @@ export class TopicNode extends Node implements Job {
 }
 
 /** What waits for one subscriber, or for the competing subscribers of a queue. */
-export class Inbox extends Node {
+export class Inbox extends Node implements MailboxView {
   readonly kind = "mailbox"
   readonly incarnation = 1
   status: State = "running"
@@ -264,6 +289,7 @@ export class Inbox extends Node {
   private dropped = 0
   private undelivered = 0
   private redelivered = 0
+  private returned = 0
   private told = false
   readonly takers = new Line<Taker>()
   /** Why nothing comes any more. */
@@ -285,6 +311,7 @@ export class Inbox extends Node {
     this.index = topic.segment.messages.length
     this.place = topic.published
     MutableList.appendAll(this.front, replayed)
+    topic.offered += replayed.length
     this.sent = replayed.length - topic.published
     topic.inboxes.add(this)
     topic.recount()
@@ -315,6 +342,17 @@ export class Inbox extends Node {
     this.received++
     this.tookSome()
     return message
+  }
+
+  /** The next messages, at most so many, without taking them. */
+  peek(max: number): ReadonlyArray<Message> {
+    const messages = firstOf(this.front, max)
+    let { index } = this
+    for (let { segment } = this; segment !== undefined && messages.length < max; segment = segment.next) {
+      messages.push(...segment.messages.slice(index, index + max - messages.length))
+      index = 0
+    }
+    return messages
   }
 
   takeAll(): Array<Message> {
@@ -367,6 +405,7 @@ export class Inbox extends Node {
     this.dropped++
     this.topic.dropped++
     if (this.overflow === "drop_old") return void this.oldest()
+    this.topic.passed++
     this.detach()
   }
 
@@ -383,6 +422,7 @@ export class Inbox extends Node {
     if (this.closed === "closed") return this.giveUp(messages.length)
     MutableList.prependAll(this.front, messages)
     this.received -= messages.length
+    this.returned += messages.length
     this.redelivered += messages.length
     this.topic.recount()
     if (this.takers.size > 0) this.topic.signal()
@@ -391,6 +431,7 @@ export class Inbox extends Node {
   /** What was taken from here and will not be handled. */
   giveUp(count: number): void {
     this.received -= count
+    this.returned += count
     this.undelivered += count
     this.topic.undelivered += count
   }
@@ -409,7 +450,9 @@ export class Inbox extends Node {
   /** Whether it still waited. */
   unpark(taker: Taker): boolean {
     if (!taker.waits) return false
-    this.takers.delete(taker, this.topic.kernel.writer.now())
+    const { observers, writer } = this.topic.kernel
+    const millis = this.takers.delete(taker, writer.now())
+    observers?.waited?.(this, "receive", taker.record, millis, taker.span)
     this.topic.takers--
     return true
   }
@@ -443,6 +486,20 @@ export class Inbox extends Node {
     MutableList.clear(this.front)
     // It may have been all that a publisher waited for.
     this.topic.pump()
+  }
+
+  /** As that of a mailbox. */
+  get flow(): Flow {
+    const { dropped, overflow, received, returned, topic } = this
+    const sent = this.sent + (this.closed === undefined ? topic.published : 0)
+    return { accepted: overflow === "drop_old" ? sent : sent - dropped, dropped, received: received + returned }
+  }
+
+  /** How long ago the oldest message inside was published, to the turn; undefined when that is not known. */
+  oldestMillis(now: number): number | undefined {
+    const { front, length, place, topic } = this
+    const at = length === 0 ? undefined : topic.marks?.at(place - front.length)
+    return at === undefined ? undefined : now - at
   }
 
   get stats(): MailboxStats {

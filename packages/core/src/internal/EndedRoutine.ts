@@ -57,7 +57,7 @@ export class EndedRoutine implements Ended {
         ? Exit.void
         : reason === "interrupted"
         ? exit as Exit.Exit<never>
-        : runExit(record, reason, exit, record.since))
+        : runExit(record, reason, exit, record.since, undefined, past?.traceId))
   }
 
   get id(): string {

@@ -10,11 +10,17 @@ import { NotReady, OrchestratorClosed, RunEnded } from "../CoreError.ts"
 import { because, type Kernel, millisOf, type Node, path, type StopLimits, unbounded } from "../Kernel.ts"
 import type { Owner, Routine, RoutineOptions } from "../Routine.ts"
 import { RoutineRecord, withoutSpan } from "../RoutineRecord.ts"
-import { forkSite } from "./ForkSite.ts"
+import { forkedAt, forkSite } from "./ForkSite.ts"
 
-/** What is forked inherits no span. The fiber knows whether there is one without a look into its context. */
-export const contextOf = ({ cache, context }: Fiber.Fiber<unknown, unknown>): Context.Context<never> =>
-  cache.span === undefined ? context : withoutSpan(context)
+/**
+ * What is forked inherits no span, but observers are told of it. The fiber knows whether there is one without a look
+ * into its context.
+ */
+export const contextOf = (
+  { cache, context }: Fiber.Fiber<unknown, unknown>,
+  { observers }: Kernel
+): Context.Context<never> =>
+  cache.span === undefined || observers?.starting !== undefined ? context : withoutSpan(context)
 
 // One for all who give none.
 export const noOptions: RoutineOptions = {}
@@ -45,7 +51,7 @@ export const forkUnder = <A, E, R, X = never>(
   }
   const forked = () => {
     const record = new RoutineRecord(kernel, owner, options)
-    record.forkedAt(site)
+    forkedAt(record, site)
     // What the effect requires stands in the context.
     record.start(effect as Effect.Effect<A, E>, context, { readyNow: options.ready !== "signal" })
     return record
@@ -116,7 +122,7 @@ export const ownerOf = (parent: RoutineRecord): Owner => {
     return Effect.withFiber((fiber) => {
       if (scope === undefined) return Effect.fail(new RunEnded({ path: path(parent), incarnation }))
       const holder = { scope, parent, linked: true, refusal }
-      return forkUnder(kernel, parent, effect, contextOf(fiber), options, site, holder)
+      return forkUnder(kernel, parent, effect, contextOf(fiber, kernel), options, site, holder)
     })
   }
   // `NotReady` comes of `awaitReady` alone, and of the services that the effect requires its scope is its own.

@@ -1,6 +1,7 @@
 /** The lines that fork routines. */
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
+import type { RoutineRecord } from "../RoutineRecord.ts"
 
 /** How many orchestrators keep the lines that fork. */
 let keepers = 0
@@ -12,6 +13,11 @@ export const keepForkSites: Effect.Effect<void, never, Scope.Scope> = Effect.acq
   Effect.sync(() => void keepers++),
   () => Effect.sync(() => void keepers--)
 )
+
+/** Keeps where a routine was forked, if its orchestrator keeps that. */
+export const forkedAt = (record: RoutineRecord, site: string | undefined): void => {
+  if (site !== undefined && record.kernel.forkSites) record.past.forkSite = site
+}
 
 /**
  * The line that called `fork`, as the stack tells it. Undefined while no orchestrator keeps them, and where the engine

@@ -10,6 +10,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
+import type * as Tracer from "effect/Tracer"
 import { DeadlineExceeded, GroupClosed } from "../CoreError.ts"
 import type { Health, State } from "../Event.ts"
 import {
@@ -26,6 +27,7 @@ import type { Routine, RoutineOptions } from "../Routine.ts"
 import { Current, type Keeper, RoutineRecord } from "../RoutineRecord.ts"
 import type { GroupSnapshot } from "../Snapshot.ts"
 import { type Deadline, Waiters, waitFor } from "../Writer.ts"
+import { forkedAt } from "./ForkSite.ts"
 
 export const TypeId = "~effect-orchestra/core/Group"
 
@@ -87,7 +89,7 @@ export class TaskRecord extends RoutineRecord {
     this.group = group
     this.index = index
     this.starting = starting !== undefined
-    this.forkedAt(site)
+    forkedAt(this, site)
     starting?.(this)
   }
 
@@ -111,7 +113,7 @@ export class GroupNode extends Node implements Keeper, JoinerGroup {
   private readonly halts: boolean
   /** Milliseconds; undefined when it never had a deadline. */
   private readonly within: number | undefined
-  private readonly began: number
+  protected began: number
   protected state: JoinerState<unknown, unknown, unknown, unknown, unknown> | undefined = undefined
   /** The tasks that a joiner looks at, in fork order. */
   protected kept: Set<TaskRecord> | undefined = undefined
@@ -125,7 +127,11 @@ export class GroupNode extends Node implements Keeper, JoinerGroup {
   private active = 0
   /** Slots of tasks that have ended, and whose results nobody has read yet. */
   protected held = 0
-  private forked = 0
+  protected forked = 0
+  /** The span of whoever joins. */
+  protected joiningSpan: Tracer.AnySpan | undefined = undefined
+  /** How many of them before this round. */
+  protected before = 0
   private readonly queue = new Set<TaskRecord>()
   private body: Fiber.Fiber<unknown, unknown> | undefined = undefined
   protected bodyExit: Exit.Exit<unknown, unknown> | undefined = undefined
@@ -179,7 +185,7 @@ export class GroupNode extends Node implements Keeper, JoinerGroup {
     this.arm()
     if (within !== undefined && within > 0) this.expireIn(within)
     const fiber = writer.start(
-      Context.add(context, Within, this),
+      Context.add(this.kernel.observers?.opening?.(this, context) ?? context, Within, this),
       Effect.withFiber((self) => {
         this.body = self
         return body
@@ -282,8 +288,10 @@ export class GroupNode extends Node implements Keeper, JoinerGroup {
   fail(failure: Cause.Cause<unknown>, by = because("sibling_failed", this), gently = false): void {
     if (this.hasEnded) return
     const cause = failure as Cause.Cause<never>
-    if (this.cause === undefined) this.cause = cause
-    else if (!Cause.hasInterruptsOnly(cause)) this.behind.push(...cause.reasons)
+    if (this.cause === undefined) {
+      this.cause = cause
+      this.kernel.observers?.failing?.(this, cause)
+    } else if (!Cause.hasInterruptsOnly(cause)) this.behind.push(...cause.reasons)
     this.stopWith(this.cause, by, gently)
   }
 
@@ -392,7 +400,24 @@ export class GroupNode extends Node implements Keeper, JoinerGroup {
 
   /** Everything in it has ended. */
   protected check(): void {
-    if (this.bodyExit !== undefined && this.remaining === 0 && this.outcome === undefined) this.finish(this.result())
+    if (this.bodyExit !== undefined && this.remaining === 0 && this.outcome === undefined) {
+      this.finish(this.telling(this.result()))
+    }
+  }
+
+  /** Sees to it that observers are told how it ended, once: what a joiner makes of the tasks is known when that is run. */
+  protected telling(outcome: Effect.Effect<unknown, unknown>): Effect.Effect<unknown, unknown> {
+    const { observers, writer } = this.kernel
+    if (observers?.grouped === undefined) return outcome
+    const end = { waitMillis: writer.now() - this.began, size: this.forked - this.before, span: this.joiningSpan }
+    let told = false
+    const tell = (exit: Exit.Exit<unknown, unknown>) => {
+      if (!told) observers.grouped?.(this, { exit, ...end })
+      told = true
+    }
+    if (!Exit.isExit(outcome)) return Effect.onExit(outcome, (exit) => Effect.sync(() => tell(exit)))
+    tell(outcome)
+    return outcome
   }
 
   protected finish(outcome: Effect.Effect<unknown, unknown>): void {

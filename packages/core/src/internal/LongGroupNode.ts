@@ -6,6 +6,7 @@
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import type * as Tracer from "effect/Tracer"
 import { GroupClosed } from "../CoreError.ts"
 import { because, type Kernel, type Node, type StopLimits } from "../Kernel.ts"
 import type { RoutineRecord } from "../RoutineRecord.ts"
@@ -20,7 +21,14 @@ export class LongGroupNode extends GroupNode {
   }
 
   /** Ends the round; whoever joins while it ends sees the same. */
-  readonly join: Effect.Effect<unknown, unknown> = Effect.callback((resume) => {
+  readonly join: Effect.Effect<unknown, unknown> = Effect.withFiber(({ cache: { span } }) =>
+    Effect.callback((resume) => this.joined(span, resume))
+  )
+
+  private joined(
+    span: Tracer.AnySpan | undefined,
+    resume: (outcome: Effect.Effect<unknown, unknown>) => void
+  ): Effect.Effect<void> | void {
     const { endWaiters, kernel: { writer } } = this
     if (this.outcome !== undefined) return resume(Effect.failCause(this.stopped ?? Cause.interrupt()))
     const first = endWaiters.isEmpty
@@ -30,6 +38,8 @@ export class LongGroupNode extends GroupNode {
     }
     endWaiters.add(waiter)
     if (first) {
+      this.began = writer.now()
+      this.joiningSpan = span
       writer.submit({
         run: () => {
           if (endWaiters.isEmpty) return
@@ -44,7 +54,12 @@ export class LongGroupNode extends GroupNode {
       this.bodyExit = undefined
       writer.cancel(this.timeout)
     })
-  })
+  }
+
+  /** Its own end is nobody's result. */
+  protected override telling(outcome: Effect.Effect<unknown, unknown>): Effect.Effect<unknown, unknown> {
+    return this.endWaiters.isEmpty ? outcome : super.telling(outcome)
+  }
 
   protected override finish(outcome: Effect.Effect<unknown, unknown>): void {
     if (this.closing) return super.finish(outcome)
@@ -53,6 +68,7 @@ export class LongGroupNode extends GroupNode {
     this.stopped = this.cause = this.bodyExit = undefined
     this.behind = []
     this.told = false
+    this.before = this.forked
     this.open()
     this.move("running")
     this.endWaiters.wake(writer, outcome)

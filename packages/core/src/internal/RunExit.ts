@@ -5,6 +5,7 @@ import * as Exit from "effect/Exit"
 import * as Predicate from "effect/Predicate"
 import type { ExitReason, Health, RunExit, State } from "../Event.ts"
 import { cancelledBy, type Kernel } from "../Kernel.ts"
+import { errorOf, errorTypeOf } from "./ErrorOf.ts"
 
 /** A run, of which it is told how it ended. */
 interface Run {
@@ -20,7 +21,8 @@ export const runExit = (
   reason: ExitReason,
   exit: Exit.Exit<unknown, unknown>,
   at: number,
-  by?: Context.Context<never>
+  by?: Context.Context<never>,
+  traceId?: string
 ): RunExit => {
   const error = Exit.isFailure(exit) ? errorOf(exit.cause) : undefined
   return {
@@ -28,9 +30,10 @@ export const runExit = (
     at: run.kernel.writer.shown(at),
     reason,
     ranMillis: run.startedAt === undefined ? 0 : Math.round((at - run.startedAt) * 1000) / 1000,
-    errorType: error !== undefined ? errorType(error.value) : reason === "failure" ? "Interrupted" : null,
+    errorType: errorTypeOf(reason, exit) ?? null,
     message: error !== undefined ? errorMessage(error.value) : reason === "failure" ? foreign : null,
-    cancelledBy: Exit.isFailure(exit) ? cancelledBy(by ?? annotationsOf(exit.cause)) : null
+    cancelledBy: Exit.isFailure(exit) ? cancelledBy(by ?? annotationsOf(exit.cause)) : null,
+    ...(traceId === undefined ? undefined : { traceId })
   }
 }
 
@@ -94,20 +97,6 @@ export const withFinalizers = (
     : Exit.isSuccess(exit)
     ? finalizers
     : Exit.failCause(Cause.combine(exit.cause, finalizers.cause))
-
-export const errorOf = (cause: Cause.Cause<unknown>): { readonly value: unknown } | undefined => {
-  const fail = cause.reasons.find(Cause.isFailReason)
-  if (fail !== undefined) return { value: fail.error }
-  const die = cause.reasons.find(Cause.isDieReason)
-  return die === undefined ? undefined : { value: die.defect }
-}
-
-/** OpenTelemetry's `error.type`: the `_tag` of a tagged error, else the class name, else `_OTHER`. */
-const errorType = (error: unknown): string => {
-  if (Predicate.hasProperty(error, "_tag") && typeof error._tag === "string") return error._tag
-  if (error instanceof Error) return error.constructor.name
-  return "_OTHER"
-}
 
 const maxMessage = 4096
 
