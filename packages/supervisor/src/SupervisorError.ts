@@ -350,3 +350,32 @@ export class NotOwner extends Schema.TaggedError<NotOwner>()("NotOwner", {
     return `registry ${this.registry}: the value of "${this.key}" belongs to ${this.holder ?? "nobody"}`
   }
 }
+
+/**
+ * The routine is no child of a supervisor: nobody could start it again.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class NotSupervised extends Schema.TaggedError<NotSupervised>()("NotSupervised", {
+  path: Schema.String
+}) {
+  override get message(): string {
+    return `${this.path} has no supervisor that could start it again`
+  }
+}
+
+/**
+ * The child is temporary: once it has ended it never runs again.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class TemporaryChild extends Schema.TaggedError<TemporaryChild>()("TemporaryChild", {
+  supervisor: Schema.String,
+  child: Schema.String
+}) {
+  override get message(): string {
+    return `supervisor ${this.supervisor}: child "${this.child}" is temporary, and never runs again`
+  }
+}

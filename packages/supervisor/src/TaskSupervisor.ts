@@ -102,6 +102,10 @@ export const start = (
 /** Every ref is made by `DynamicSupervisor`. */
 const childrenOf = (self: TaskRef): DynamicChildren => self as unknown as DynamicChildren
 
+/** What a task has of its caller. */
+const callerOf = (self: TaskRef, { context }: Fiber.Fiber<unknown, unknown>): Context.Context<never> =>
+  inherited(context, childrenOf(self).node.kernel)
+
 /** Starts a task on the spot, if there is room. */
 const begin = (
   self: TaskRef,
@@ -139,7 +143,7 @@ export const startChild: {
       if (record !== undefined) record.observed = false
       return task as Effect.Effect<A, E>
     })
-    return begin(self, unseen, inherited(fiber.context))
+    return begin(self, unseen, callerOf(self, fiber))
   }) as Started<A, E, R>)
 
 /**
@@ -155,7 +159,7 @@ export const asyncNolink: {
 } = dual(
   2,
   <A, E, R>(self: TaskRef, task: Effect.Effect<A, E, R>) =>
-    Effect.withFiber((fiber) => begin(self, task as Effect.Effect<A, E>, inherited(fiber.context))) as Started<A, E, R>
+    Effect.withFiber((fiber) => begin(self, task as Effect.Effect<A, E>, callerOf(self, fiber))) as Started<A, E, R>
 )
 
 /**
@@ -174,7 +178,7 @@ const async_: {
   <A, E, R>(self: TaskRef, task: Effect.Effect<A, E, R>) =>
     Effect.uninterruptible(Effect.withFiber((fiber) =>
       Effect.flatMap(
-        begin(self, task as Effect.Effect<A, E>, inherited(fiber.context)),
+        begin(self, task as Effect.Effect<A, E>, callerOf(self, fiber)),
         (record) => Effect.as(link(record, fiber), record)
       )
     )) as Started<A, E, R, never, Scope.Scope>
@@ -304,7 +308,7 @@ const streamOf = <I, A, E, R, E2, R2, B, E3>(
 ): Tasks<B, E2 | E3, R, R2> =>
   Stream.unwrap(Effect.withFiber((fiber) => {
     const what = `a stream of tasks of "${self.name}"`
-    const context = inherited(fiber.context)
+    const context = callerOf(self, fiber)
     const timeoutMillis = millisOf(`the timeout of ${what}`, timeout)
     positive(`the concurrency of ${what}`, concurrency)
     const tasks = new Set<RoutineRecord>()

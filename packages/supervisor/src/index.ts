@@ -6,6 +6,7 @@
 export * as Backoff from "./Backoff.ts"
 export * as Child from "./Child.ts"
 export * as DynamicSupervisor from "./DynamicSupervisor.ts"
+export * as Intervention from "./Intervention.ts"
 export * as PartitionSupervisor from "./PartitionSupervisor.ts"
 export { Registry } from "./Registry.ts"
 export * as Restart from "./Restart.ts"

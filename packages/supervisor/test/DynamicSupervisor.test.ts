@@ -309,6 +309,53 @@ describe("dynamic supervisors", () => {
   )
 
   it.effect(
+    "a child that has ended is forgotten, also while what it had forked is still listed below it",
+    () =>
+      Effect.gen(function*() {
+        const gate = yield* Deferred.make<void>()
+        const forked = yield* Deferred.make<Routine.Routine<void, never>>()
+        const deaf = Effect.uninterruptible(Deferred.await(gate))
+        const ref = yield* anything({ restart: "temporary" })
+        const forks = Effect.gen(function*() {
+          const owner = yield* Routine.owner
+          yield* Deferred.succeed(forked, yield* owner.fork(deaf, { shutdown: 0 }))
+          return yield* Effect.never
+        })
+        const child = yield* DynamicSupervisor.startChild(ref, Effect.orDie(forks))
+        const below = yield* Deferred.await(forked)
+        assert.strictEqual(yield* DynamicSupervisor.terminateChild(ref, child), "stopped")
+        assert.strictEqual((yield* Routine.snapshot(below)).state, "abandoned")
+        const { kernel } = yield* Orchestrator
+        assert.isDefined(kernel.node(child.id))
+        assert.deepStrictEqual([yield* states(ref), yield* counts(ref)], [[], [0, 0, 0, 0]])
+        yield* Deferred.succeed(gate, undefined)
+      }).pipe(Effect.scoped, Effect.provide(Orchestrator.layer))
+  )
+
+  it.effect(
+    "the only run of a child is among its attempts once it has ended, and why",
+    () =>
+      Effect.gen(function*() {
+        const ref = yield* anything({ restart: "temporary" })
+        const failed = yield* DynamicSupervisor.startChild(ref, Effect.fail("broken"))
+        const stopped = yield* DynamicSupervisor.startChild(ref, Effect.never)
+        assert.deepStrictEqual(yield* Routine.attempts(stopped), [])
+        yield* DynamicSupervisor.terminateChild(ref, stopped)
+        const told = Effect.forEach([failed, stopped], (routine) =>
+          Effect.map(Routine.attempts(routine), (attempts) =>
+            attempts.map(({ cancelledBy, incarnation, message, reason }) => ({
+              incarnation,
+              reason,
+              why: message ?? cancelledBy?.reason
+            }))))
+        assert.deepStrictEqual(yield* told, [
+          [{ incarnation: 1, reason: "failure", why: "broken" }],
+          [{ incarnation: 1, reason: "interrupted", why: "stopped" }]
+        ])
+      }).pipe(Effect.scoped, Effect.provide(Orchestrator.layer))
+  )
+
+  it.effect(
     "a quarantined child is released with a budget that begins anew, as a routine of its own; no other is",
     scene(function*(stage) {
       const [a] = yield* stage.cast("a")

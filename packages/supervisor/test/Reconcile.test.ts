@@ -2,7 +2,7 @@ import { Orchestrator, Routine } from "@effect-orchestra/core"
 import { assertNoLeaks, atEveryOperation } from "@effect-orchestra/core/testing"
 import { Child, Supervisor } from "@effect-orchestra/supervisor"
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Context, Effect, Exit, Fiber, Layer, type Scope } from "effect"
+import { Cause, Context, Deferred, Effect, Exit, Fiber, Layer, type Scope } from "effect"
 import { TestClock } from "effect/testing"
 
 const journal: Array<string> = []
@@ -280,5 +280,65 @@ describe("Supervisor.reconcile", () => {
       assert.deepStrictEqual((yield* Fiber.join(reconciling)).restarted, ["c"])
       assert.strictEqual((yield* Fiber.join(restarting)).state, "running")
       assert.deepStrictEqual(yield* shown(ref), ["a running 2", "c running 2"])
+    })))
+
+  it.effect("gives a temporary child that may run again from now on what it runs", () =>
+    scene(Effect.gen(function*() {
+      const ref = yield* Supervisor.start(app([Child.make("a", a, { restart: "temporary" })]))
+      yield* Supervisor.reconcile(ref, app([Child.make("a", a)]))
+      const [child] = yield* Supervisor.whichChildren(ref)
+      if (child !== undefined) yield* Routine.interrupt(child.routine)
+      for (let i = 0; i < 5; i++) yield* Effect.yieldNow
+      assert.deepStrictEqual(yield* shown(ref), ["a running 2"])
+    })))
+
+  it.effect("forgets whom it removes, whatever they say on their way out", () =>
+    scene(Effect.gen(function*() {
+      for (const last of [Supervisor.ignore, Effect.fail("no")]) {
+        let runs = 0
+        const told = yield* Deferred.make<void>()
+        const leaving = Effect.suspend(() =>
+          ++runs === 1 ? Effect.andThen(Routine.ready, a) : Effect.andThen(Deferred.await(told), last)
+        )
+        const slow = Effect.onInterrupt(Effect.never, () => Effect.sleep("1 second"))
+        yield* TestClock.adjust(0)
+        const quarantine = { awaitReady: true, onGiveUp: "quarantine", intensity: 1, period: "1 minute" } as const
+        const children = [Child.make("leaving", leaving, quarantine), Child.make("slow", slow)]
+        const ref = yield* Supervisor.start(app(children))
+        const [child] = yield* Supervisor.whichChildren(ref)
+        if (child !== undefined) yield* Routine.interrupt(child.routine)
+        const removing = yield* Effect.forkChild(Supervisor.reconcile(ref, app([])), { startImmediately: true })
+        yield* Deferred.succeed(told, undefined)
+        for (let i = 0; i < 5; i++) yield* Effect.yieldNow
+        assert.strictEqual((yield* Effect.flip(Supervisor.restartChild(ref, "leaving")))._tag, "ChildNotFound")
+        yield* TestClock.adjust("1 second")
+        assert.deepStrictEqual((yield* Fiber.join(removing)).removed, ["leaving", "slow"])
+        assert.deepStrictEqual([runs, yield* shown(ref)], [2, []])
+        yield* Supervisor.stop(ref)
+      }
+    })))
+
+  it.effect("taken back, it leaves no circle of those who depend on each other: all of them still stop", () =>
+    scene(Effect.gen(function*() {
+      const spec = (children: ReadonlyArray<Child.Any>) =>
+        Supervisor.make({ name: "app", strategy: "dependency", children: [...children] }) as Supervisor.Supervisor<
+          never,
+          never,
+          never
+        >
+      const ref = yield* Supervisor.start(spec([Child.make("d", a), Child.make("c", c, { dependsOn: ["d"] })]))
+      yield* Supervisor.terminateChild(ref, "d")
+      yield* Supervisor.deleteChild(ref, "d")
+      const never = Child.make("slow", Effect.never, { awaitReady: true, startTimeout: "1 hour" })
+      const changing = yield* Effect.forkChild(Supervisor.reconcile(ref, spec([Child.make("c", b), never])), {
+        startImmediately: true
+      })
+      for (let i = 0; i < 5; i++) yield* Effect.yieldNow
+      const again = Child.make("d", b2)
+      yield* Supervisor.startChild(ref, { ...again, spec: { ...again.spec, dependsOn: ["c"] } })
+      yield* Fiber.interrupt(changing)
+      for (let i = 0; i < 5; i++) yield* Effect.yieldNow
+      assert.deepStrictEqual(yield* shown(ref), ["c running 3", "d running 1"])
+      yield* Supervisor.stop(ref)
     })))
 })

@@ -7,8 +7,9 @@ import { path } from "@effect-orchestra/core/Kernel"
 import type { Routine } from "@effect-orchestra/core/Routine"
 import type { RoutineRecord } from "@effect-orchestra/core/RoutineRecord"
 import type * as Cause from "effect/Cause"
-import type * as Context from "effect/Context"
+import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
+import * as Tracer from "effect/Tracer"
 import type * as Child from "../Child.ts"
 import type { DynamicRef, DynamicSupervisor } from "../DynamicSupervisor.ts"
 import { MaxChildren, type StartFailure, type SupervisorNotRunning } from "../SupervisorError.ts"
@@ -66,8 +67,10 @@ export class DynamicChildren implements DynamicRef<unknown, never, never> {
     return routine instanceof ChildRecord && routine.slot.node === this.node ? routine.slot : undefined
   }
 
-  private addWith(body: Child.Body, arg: unknown): Slot {
-    const slot = this.add(body)
+  private addWith(body: Child.Body, arg: unknown, span?: Tracer.AnySpan): Slot {
+    const { context, kernel: { observers } } = this.node
+    const isTold = observers?.starting !== undefined && span !== undefined
+    const slot = this.add(body, isTold ? Context.add(context, Tracer.ParentSpan, span) : context)
     const { number } = slot.record
     if (!this.spec.restore) return slot
     this.args.set(number, arg)
@@ -82,13 +85,13 @@ export class DynamicChildren implements DynamicRef<unknown, never, never> {
 
   /** Starts a child, and returns its routine when it is ready. */
   start(arg: unknown): Effect.Effect<Routine<unknown, unknown>, StartFailure | MaxChildren | SupervisorNotRunning> {
-    return Effect.suspend((): ReturnType<DynamicChildren["start"]> => {
+    return Effect.withFiber(({ cache: { span } }): ReturnType<DynamicChildren["start"]> => {
       const { node, refusal } = this
       if (refusal !== undefined) return refusal
       const body = this.bodyOf(arg)
-      if (body._tag === "Effect" && this.effect.readyNow) return Effect.succeed(this.now(this.addWith(body, arg)))
+      if (body._tag === "Effect" && this.effect.readyNow) return Effect.succeed(this.now(this.addWith(body, arg, span)))
       // What was asked for at the same time may have come first.
-      return Operations.startAnonymous(node, () => this.refusal ?? this.addWith(body, arg))
+      return Operations.startAnonymous(node, () => this.refusal ?? this.addWith(body, arg, span))
     })
   }
 

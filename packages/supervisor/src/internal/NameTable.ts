@@ -236,7 +236,7 @@ class Space {
     const { writer } = this.table
     const lock = Option.getOrUndefined(MutableHashMap.get(this.locks, key))
     if (lock === undefined) return
-    if (!turn.granted) return lock.line?.delete(turn, writer.now())
+    if (!turn.granted) return void lock.line?.delete(turn, writer.now())
     const { line } = lock
     const next = line?.first
     if (line === undefined || next === undefined) {

@@ -7,6 +7,7 @@
 import { because, type Node, path, type StopLimits, unbounded } from "@effect-orchestra/core/Kernel"
 import type { Routine } from "@effect-orchestra/core/Routine"
 import { Current } from "@effect-orchestra/core/RoutineRecord"
+import { waitFor } from "@effect-orchestra/core/Writer"
 import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
@@ -23,9 +24,10 @@ import {
   InvalidChild,
   NotQuarantined,
   StartFailure,
-  SupervisorNotRunning
+  SupervisorNotRunning,
+  TemporaryChild
 } from "../SupervisorError.ts"
-import { type Answer, Slot } from "./Slot.ts"
+import { type Answer, type ChildRecord, Slot } from "./Slot.ts"
 import { inherited, standing } from "./Starts.ts"
 import type { SupervisorNode } from "./SupervisorNode.ts"
 
@@ -176,7 +178,7 @@ export const startChild = (
       const told = `${problem.rule}, got: ${problem.got}`
       return answer(Effect.fail(new InvalidChild({ supervisor, child: child.id, problem: told })))
     }
-    const slot = node.add(child, Context.merge(node.context, inherited(fiber.context)))
+    const slot = node.add(child, Context.merge(node.context, inherited(fiber.context, node.kernel)))
     return startByHand(node, slot, answer, asked(fiber), true)
   })
 
@@ -278,6 +280,81 @@ export const release = (
     const left = standing(slot)
     return left === undefined ? startAgain(node, slot, answer, asked(fiber)) : answer(running(node, id, left))
   })
+
+/** Its last routine is no child any more: another runs, or it was forgotten. */
+const isPast = ({ isForgotten, doomed, node, policy, record }: Slot, routine: ChildRecord): boolean =>
+  record !== routine || doomed || isForgotten || (!policy.isTemplate && node.slots.get(policy.spec.id) !== record.slot)
+
+/** The routine that a child is ready in, whatever failed on the way. */
+const readyAfter = (record: ChildRecord, run: number): Effect.Effect<Routine<unknown, unknown>, StartFailure> => {
+  const known = () => record.isFinal || (record.incarnation > run && record.isReady) ? Effect.void : undefined
+  return Effect.flatMap(waitFor(record.waiting.ready, known), () => {
+    if (record.isFinal) {
+      const { id, lastExit, node } = record.slot
+      const cause = Exit.isFailure(lastExit) ? lastExit.cause : Cause.empty
+      return Effect.fail(new StartFailure({ supervisor: path(node), child: id, cause }))
+    }
+    return known() === undefined ? readyAfter(record, run) : Effect.succeed(record)
+  })
+}
+
+/** Decides at once, and returns how to wait for the end of what that began. */
+export const restartNow = (
+  slot: Slot,
+  routine: ChildRecord,
+  reason: string
+): Effect.Effect<
+  Effect.Effect<
+    Routine<unknown, unknown>,
+    StartFailure | SupervisorNotRunning | ChildNotFound | ChildRunning | ChildRestarting
+  >,
+  ChildNotFound | ChildRunning | ChildRestarting | TemporaryChild | SupervisorNotRunning
+> => {
+  const { node } = slot
+  return command(node, (answer, fiber) => {
+    const { id } = slot
+    const supervisor = path(node)
+    if (isPast(slot, routine)) return answer(notFound(node, id))
+    if (slot.policy.restart === "temporary") return answer(Effect.fail(new TemporaryChild({ supervisor, child: id })))
+    const by = because(reason, fiber.getRef(Current))
+    if (slot.wanted) {
+      const { incarnation } = routine
+      if (node.restarts.renew(slot, by)) return answer(Effect.succeed(readyAfter(routine, incarnation)))
+      return answer(
+        slot.state === "restarting" || slot.isRunning
+          ? Effect.fail(new ChildRestarting({ supervisor, child: id }))
+          : running(node, id, slot.state)
+      )
+    }
+    const refusal = busy(node, slot)
+    if (refusal !== undefined) return answer(refusal)
+    answer(Effect.succeed(startedAgain(slot)))
+  })
+}
+
+/** Starts what does not run, unless somebody else was first. */
+const startedAgain = (slot: Slot) => Effect.map(startSlot(slot.node, slot, unbounded), ({ routine }) => routine)
+
+export const releaseNow = (
+  slot: Slot,
+  routine: ChildRecord
+): Effect.Effect<
+  Effect.Effect<
+    Routine<unknown, unknown>,
+    StartFailure | SupervisorNotRunning | ChildNotFound | ChildRunning | NotQuarantined
+  >,
+  ChildNotFound | ChildRunning | NotQuarantined | SupervisorNotRunning
+> => {
+  const { node } = slot
+  return command(node, (answer) => {
+    const { id, state } = slot
+    if (isPast(slot, routine)) return answer(notFound(node, id))
+    if (!slot.quarantined) return answer(Effect.fail(new NotQuarantined({ supervisor: path(node), child: id, state })))
+    const left = standing(slot)
+    if (left !== undefined) return answer(running(node, id, left))
+    answer(Effect.succeed(Effect.map(release(node, id, slot), (info) => info.routine)))
+  })
+}
 
 export const deleteChild = (
   node: SupervisorNode,

@@ -12,7 +12,7 @@ import * as Equal from "effect/Equal"
 import * as Exit from "effect/Exit"
 import * as Semaphore from "effect/Semaphore"
 import { type Any as AnyChild, type Body, type ChildSpec, problemOf } from "../Child.ts"
-import { affected } from "../Restart.ts"
+import { affected, cycle } from "../Restart.ts"
 import type { Any, ReconcileReport } from "../Supervisor.ts"
 import { InvalidChild, type StartFailure, type SupervisorNotRunning } from "../SupervisorError.ts"
 import { exportsOf } from "./Exports.ts"
@@ -188,6 +188,8 @@ class Change {
       known.doomed = false
     }
     known.policy = new Policy(child.body._tag, child.spec)
+    // A temporary one has not kept what it runs, and may run again from now on.
+    if (known.policy.restart !== "temporary") known.body ??= child.body
     const [own, next] = [known.window, known.policy.window]
     if (own?.intensity !== next?.intensity || own?.period !== next?.period) known.window = next
     return known
@@ -212,8 +214,17 @@ class Change {
     const known = new Set([...this.before.map(({ slot }) => slot), ...this.made])
     const ids = new Set(slots.map(({ id }) => id))
     const left = this.node.all.filter((slot) => !ids.has(slot.id) && (slot.doomed || !known.has(slot)))
+    for (const slot of left) this.loosen(slot, [...slots, ...left])
     this.node.arrange([...slots, ...left])
     exportsOf(this.node).update()
+  }
+
+  /** One that was added by hand meanwhile depends on nobody who depends on it again. */
+  private loosen(slot: Slot, all: ReadonlyArray<Slot>): void {
+    const others = all.filter((other) => other !== slot).map(({ policy }) => policy.spec)
+    const { spec } = slot.policy
+    const dependsOn = spec.dependsOn.filter((on) => cycle([...others, { ...spec, dependsOn: [on] }]) === undefined)
+    if (dependsOn.length < spec.dependsOn.length) slot.policy = slot.policy.dependingOn(dependsOn)
   }
 
   private stop(slots: ReadonlyArray<Slot>): Effect.Effect<void> {

@@ -4,6 +4,7 @@
  * @internal
  */
 import * as Cause from "effect/Cause"
+import type * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -87,6 +88,23 @@ export class Restarts {
     this.node.decided(slot, "restart", exit)
     if (slot.policy.isDirect && slot.isLive && this.node.spec.concurrentRestarts === Infinity) slot.isDirect = true
     else this.openAlone(slot)
+  }
+
+  /**
+   * Somebody wants a child that is to run to run anew, with those that its strategy restarts with it: uncharged, and not
+   * while another round is busy with one of them. Returns whether that is under way.
+   */
+  renew(slot: Slot, by: Context.Context<never>): boolean {
+    const { node } = this
+    if (node.status !== "running") return false
+    if (slot.round !== undefined) return slot.round.hurry()
+    if (!slot.isRunning) return false
+    const touched = node.strategy === "one_for_one" ? [slot] : affected(node.strategy, node.all, [slot])
+    const members = touched.filter(({ wanted }) => wanted)
+    if (members.some(({ round, record }) => round !== undefined || record.isClosing)) return false
+    for (const member of members) member.reason = member === slot ? "interrupted" : "sibling"
+    node.open({ members, offenders: [], kind: "restart", halts: true, by })
+    return true
   }
 
   openAlone(slot: Slot): void {

@@ -7,6 +7,7 @@
  * @internal
  */
 import type { Deadline, Job } from "@effect-orchestra/core/Writer"
+import type * as Context from "effect/Context"
 import type * as Exit from "effect/Exit"
 import { type Chain, type Walk, walk } from "../Restart.ts"
 import type { Answer, Slot } from "./Slot.ts"
@@ -21,6 +22,10 @@ export interface Plan {
   readonly kind: "first" | "command" | "restart"
   /** The monotonic time until which it waits, when that is known. */
   readonly until?: number | undefined
+  /** Whether its only member still runs, and is to be stopped first. */
+  readonly halts?: boolean | undefined
+  /** Why the members are stopped, when that is not for a failure. */
+  readonly by?: Context.Context<never> | undefined
 }
 
 export class Round implements Job {
@@ -34,13 +39,17 @@ export class Round implements Job {
   until: number | undefined
   private deadline: Deadline | undefined = undefined
   private delayMillis: number | undefined = undefined
+  private readonly halts: boolean
+  readonly by: Context.Context<never> | undefined
 
-  constructor(node: SupervisorNode, { kind, members, offenders, until }: Plan) {
+  constructor(node: SupervisorNode, { by, halts, kind, members, offenders, until }: Plan) {
     this.node = node
     this.members = members
     this.offenders = offenders
     this.kind = kind
     this.until = until
+    this.halts = halts === true
+    this.by = by
     for (let position = 0; position < members.length; position++) {
       const slot = members[position]
       if (slot === undefined) continue
@@ -67,13 +76,21 @@ export class Round implements Job {
   run(): void {
     switch (this.phase) {
       case "stopping":
-        if (this.kind !== "restart" || this.members.length === 1) return this.backOff()
+        if (this.kind !== "restart" || (this.members.length === 1 && !this.halts)) return this.backOff()
         this.walk = this.walks("reverse")
         return this.stopNext(this.walk)
       case "backoff":
         // Who came meanwhile takes part.
         if (!this.node.restarts.widens(this)) this.startAll()
     }
+  }
+
+  /** Whether it waits for its backoff: then that is over now. */
+  hurry(): boolean {
+    if (this.phase !== "backoff") return false
+    this.node.writer.cancel(this.deadline)
+    this.run()
+    return true
   }
 
   private walks(direction: "forward" | "reverse"): Walk | Chain {
@@ -128,7 +145,7 @@ export class Round implements Job {
     this.until = undefined
     // Also where nobody is left whose backoff there would be, what starts again is a restart.
     if (this.kind === "restart") this.delayMillis ??= 0
-    if (this.members.length > 1) this.walk = this.walks("forward")
+    this.walk = this.members.length > 1 ? this.walks("forward") : undefined
     this.startNext()
   }
 
@@ -167,6 +184,12 @@ export class Round implements Job {
   }
 
   private fail(slot: Slot, exit: Exit.Exit<unknown, unknown>): void {
+    if (slot.command !== undefined && this.kind !== "first") {
+      // Whoever asked for this start takes it back, and nobody restarts it: the others go on without it.
+      slot.round = undefined
+      this.node.startFailed(this, slot, exit)
+      return this.pass(slot)
+    }
     for (const at of this.walk?.fail(slot.position) ?? [slot.position]) {
       const out = this.members[at]
       if (out === undefined) continue
@@ -195,6 +218,7 @@ export class Round implements Job {
   private end(): void {
     this.clear()
     this.node.ended(this)
+    this.node.kernel.observers?.settled?.(this.node)
   }
 
   /** It ends where it is: nothing that it waits for moves it on. */

@@ -31,6 +31,10 @@ export class ChildRecord extends RoutineRecord {
     if (!slot.policy.isTemplate || !slot.policy.readyNow) this.since = node.writer.now()
   }
 
+  override get lasts(): boolean {
+    return this.slot.policy.restart === "permanent"
+  }
+
   override snapshot(): RoutineSnapshot {
     return { ...super.snapshot(), budget: this.slot.budget }
   }
@@ -69,6 +73,11 @@ export class Policy {
     this.readyNow = body === "Effect" && !awaitReady
     this.bound = shutdown === "infinity" ? Infinity : shutdown === "brutal_kill" ? 0 : Duration.toMillis(shutdown)
     this.isDirect = this.readyNow && backoff === undefined
+  }
+
+  /** The same for a child that depends on these. */
+  dependingOn(dependsOn: ReadonlyArray<string>): Policy {
+    return Object.assign(Object.create(Policy.prototype), this, { spec: { ...this.spec, dependsOn } })
   }
 
   get window(): Window | undefined {

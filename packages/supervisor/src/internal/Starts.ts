@@ -4,7 +4,7 @@
  * @internal
  */
 import { NotReady } from "@effect-orchestra/core/CoreError"
-import { because, descendants, path, unbounded } from "@effect-orchestra/core/Kernel"
+import { because, descendants, type Kernel, path, unbounded } from "@effect-orchestra/core/Kernel"
 import { type RoutineRecord, withoutSpan } from "@effect-orchestra/core/RoutineRecord"
 import * as Context from "effect/Context"
 import type * as Effect from "effect/Effect"
@@ -184,11 +184,15 @@ export class Starts {
 
   /** A restart is counted, and told when it has its number. */
   private restarted({ reason, record }: Slot, delayMillis: number): (() => void) | undefined {
-    const { bus } = this.node.kernel
+    const { node } = this
+    const { bus, observers } = node.kernel
     record.past.restarts++
     record.template.restarts++
-    if (!bus.observed) return undefined
-    return () => bus.emit("Restarted", record, { supervisor: this.node.name, reason, delayMillis })
+    if (!bus.observed && observers === undefined) return undefined
+    return () => {
+      observers?.restarted?.(record, node, reason, delayMillis)
+      if (bus.observed) bus.emit("Restarted", record, { supervisor: node.name, reason, delayMillis })
+    }
   }
 
   /** A run ignores its interruption: the next waits for it, or takes its place. */
@@ -233,6 +237,13 @@ export const standing = ({ isLive, policy, record }: Slot): "stopping" | "abando
   return isLive || abandonedBelow(record) !== undefined ? "abandoned" : undefined
 }
 
-/** A child builds its layers with a memo map of its own, whatever its supervisor is built with. @internal */
-export const inherited = (context: Context.Context<never>): Context.Context<never> =>
-  Context.omit(Scope.Scope, Layer.CurrentMemoMap)(withoutSpan(context)) as Context.Context<never>
+/**
+ * A child builds its layers with a memo map of its own, whatever its supervisor is built with. Where its `kernel` has
+ * observers they are told of the span of whoever starts it.
+ *
+ * @internal
+ */
+export const inherited = (context: Context.Context<never>, kernel?: Kernel): Context.Context<never> =>
+  Context.omit(Scope.Scope, Layer.CurrentMemoMap)(
+    kernel?.observers?.starting === undefined ? withoutSpan(context) : context
+  ) as Context.Context<never>

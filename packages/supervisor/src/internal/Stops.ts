@@ -96,7 +96,7 @@ export class Stops {
     }
     this.node.restarts.delete(slot)
     this.node.starts.settle(slot, slot.start, "closed")
-    const limits = this.restarting
+    const limits = round.by === undefined ? this.restarting : { ...this.restarting, by: round.by }
     const stopper = new Halt(slot, round, position)
     if (record.isClosing) record.endThen(this.limitsOf(slot, limits), stopper)
     else this.stopRun(slot, limits, stopper)

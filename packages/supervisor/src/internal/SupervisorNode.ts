@@ -104,7 +104,7 @@ export class SupervisorNode extends Node implements SupervisorRef, Keeper {
   /** How many children of a template it has. */
   size = 0
   /** Those that are kept and do not run. */
-  private readonly stopped = new Set<Slot>()
+  readonly stopped = new Set<Slot>()
   private readonly rounds = new Set<Round>()
   /** What has ended, and is judged when the first start is through. */
   private readonly early = new Map<Slot, { readonly ending: Ending; readonly exit: Exit.Exit<unknown, unknown> }>()
@@ -420,13 +420,16 @@ export class SupervisorNode extends Node implements SupervisorRef, Keeper {
     if (bus.observed) bus.emit("Quarantined", slot.record, { supervisor: this.name, attempts })
     const told = Effect.logError(`${path(slot.record)} is quarantined after ${attempts} starts`)
     this.writer.wake({ run: () => void Effect.runForkWith(this.kernel.context)(told) })
+    // It waits to be released, unless somebody was about to forget it.
+    const { doomed } = slot
     slot.quarantined = true
     this.leaveStopped(slot, false)
-    slot.doomed = false
+    slot.doomed = doomed
   }
 
   decided(slot: Slot, decision: Decision, exit: Exit.Exit<unknown, unknown>): void {
-    const { bus } = this.kernel
+    const { bus, observers } = this.kernel
+    observers?.decided?.(this, slot.record, decision, exit)
     if (!bus.observed) return
     const severity = Exit.isFailure(exit) || errors.has(decision) ? "error" : "info"
     bus.emit("Decided", this, { child: slot.id, decision, reason: slot.record.reason(exit), severity })
@@ -487,7 +490,7 @@ export class SupervisorNode extends Node implements SupervisorRef, Keeper {
     this.decided(slot, ending === "ignore" && verdict === "stop" ? "ignore" : verdict, exit)
     if (ending === "terminate_tree") return this.terminate()
     slot.wanted = false
-    slot.doomed = verdict === "remove" || slot.policy.forgets
+    slot.doomed ||= verdict === "remove" || slot.policy.forgets
     slot.tell()
     this.starts.settle(slot, slot.start, "ignored")
   }
@@ -595,8 +598,13 @@ export class SupervisorNode extends Node implements SupervisorRef, Keeper {
     else if (this.terminated && this.spec.propagateTermination) this.parent?.failLinked(Cause.fail(new TerminateTree()))
   }
 
-  snapshot(): SupervisorSnapshot {
+  /** How much of its restarts it has used: told without a look at its children. */
+  get budget(): SupervisorSnapshot["budget"] {
     const { window } = this.restarts
+    return { used: window.used(this.writer.now()), max: window.intensity, periodMillis: window.period }
+  }
+
+  snapshot(): SupervisorSnapshot {
     const stopped = [...this.stopped]
     const health: Health = this.status === "failed"
       ? "failed"
@@ -607,10 +615,10 @@ export class SupervisorNode extends Node implements SupervisorRef, Keeper {
       ...shown(this, this.kernel, this.since),
       health,
       strategy: this.strategy,
-      budget: { used: window.used(this.writer.now()), max: window.intensity, periodMillis: window.period },
+      budget: this.budget,
       stopped: stopped.map(({ id, quarantined, record }) => {
         const { lastExit, since } = record.snapshot()
-        return { id, state: quarantined ? "quarantined" as const : "stopped" as const, since, lastExit }
+        return { id, routine: record.id, state: quarantined ? "quarantined" : "stopped", since, lastExit }
       })
     }
   }

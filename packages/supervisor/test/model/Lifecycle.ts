@@ -19,13 +19,14 @@ export class Lifecycle {
   private isReady = false
   private isAsked = false
   private isStuck = false
-  private wasAsked = false
   /** Whether it is not to run again. */
   private isOver = false
   private isQuarantined = false
   private isAbandoned = false
   private isExpectedToEndLate = false
   private isStopped = true
+  /** Whether it is what a run was made that another has replaced: it begins where the run before it ends. */
+  isLeft = false
 
   /** Of a routine that goes on where another, at the same path, has ended. */
   constructor(before?: Lifecycle) {
@@ -65,6 +66,7 @@ export class Lifecycle {
     const counts = incarnation === this.incarnation + 1 ||
       (this.run === "none" && (incarnation === 1 || _tag === "Abandoned"))
     if (!counts) return `${_tag} of run ${incarnation} after run ${this.incarnation}`
+    this.isLeft = _tag === "Abandoned" && incarnation !== this.incarnation + 1
     this.incarnation = incarnation
     this.run = "live"
     this.isReady =
@@ -119,7 +121,7 @@ export class Lifecycle {
         this.isExpectedToEndLate = this.isAbandoned
         return
       case "StopRequested":
-        this.isAsked = this.wasAsked = true
+        this.isAsked = true
         if (by?.reason !== "restart") this.isOver = true
         return
       case "Stuck":
@@ -143,11 +145,6 @@ export class Lifecycle {
       case "EndedLate":
         this.isExpectedToEndLate = false
     }
-  }
-
-  /** Whether it is what a run was made that another has replaced. */
-  get isLeft(): boolean {
-    return this.isAbandoned && !this.wasAsked
   }
 
   get isFinal(): boolean {
