@@ -1,5 +1,5 @@
 /**
- * Renders meters in the Prometheus text format, version 0.0.4.
+ * Renders meters as Prometheus reads them: OpenMetrics 1.0, and the text format 0.0.4 for whoever does not ask for it.
  *
  * Names, units and types come from `MetricTable`, so that what Prometheus scrapes here is what an OpenTelemetry
  * Collector would show it. Series stand in the order in which they were first seen, which does not change while
@@ -21,24 +21,63 @@
  *
  * @since 0.1.0
  */
+import type { Orchestrator } from "@effect-orchestra/core/Orchestrator"
 import * as Effect from "effect/Effect"
-import type { Meter, Series } from "./Meter.ts"
-import { labelName, prometheusName } from "./MetricTable.ts"
+import * as HttpRouter from "effect/http/HttpRouter"
+import * as Layer from "effect/Layer"
+import type * as Redacted from "effect/Redacted"
+import { write } from "./internal/Exposition.ts"
+import * as Scrape from "./internal/Scrape.ts"
+import type { Meter } from "./Meter.ts"
+import * as Security from "./Security.ts"
+import { Telemetry } from "./Telemetry.ts"
 
 /**
- * The media type of what `render` returns.
+ * The formats that Prometheus reads: `text` is version 0.0.4, `openmetrics` is OpenMetrics 1.0, which alone carries
+ * exemplars and units.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Format = "text" | "openmetrics"
+
+/**
+ * Where `router` answers, and to whom.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface RouterOptions {
+  /** Default: `/metrics`. */
+  readonly path?: HttpRouter.PathInput | undefined
+  /** Asked as `Authorization: Bearer`. Default: nothing is asked. */
+  readonly token?: Redacted.Redacted | undefined
+}
+
+/**
+ * The media type of each format.
  *
  * @category constants
  * @since 0.1.0
  */
-export const contentType = "text/plain; version=0.0.4; charset=utf-8"
+export const contentTypes: { readonly [format in Format]: string } = Scrape.contentTypes
 
 /**
- * Renders meters, with `resource` (what is measured: service name, process, runtime) as `target_info`.
+ * The format that an `Accept` header prefers: the higher quality, then the one that is named more exactly, then the one
+ * that is named first. A scraper that accepts neither, or says nothing, gets `text`.
+ *
+ * @category getters
+ * @since 0.1.0
+ */
+export const negotiate = (accept: string | undefined): Format => Scrape.negotiate(accept)
+
+/**
+ * Renders meters, with `resource` (what is measured: service name, process, runtime) as `target_info`. The format is
+ * `text` unless `options` say otherwise.
  *
  * **Details**
  *
- * Lets other fibers run after every 250 series, so that a large rendering does not hold the event loop. One
+ * Lets other fibers run after every 250 samples, so that a large rendering does not hold the event loop. One
  * histogram is always rendered whole: its buckets, sum and count agree.
  *
  * @category operations
@@ -46,51 +85,58 @@ export const contentType = "text/plain; version=0.0.4; charset=utf-8"
  */
 export const render = Effect.fnUntraced(function*(
   meters: ReadonlyArray<Meter>,
-  resource: { readonly [attribute: string]: string }
+  resource: { readonly [attribute: string]: string },
+  options?: { readonly format?: Format | undefined }
 ) {
-  let out = header("target_info", "gauge", "What is measured here.") +
-    sample("target_info", labels(Object.entries(resource)), 1)
-  let sinceYield = 0
-  for (const meter of meters) {
-    const name = prometheusName(meter.metric)
-    out += header(name, meter.metric.kind, meter.metric.description)
-    for (const series of meter.series.values()) {
-      out += meter.metric.kind === "histogram"
-        ? histogram(name, series, meter.metric.boundaries ?? [])
-        : sample(name, labels(series.attributes), series.value)
-      if (++sinceYield === 250) {
-        sinceYield = 0
-        yield* Effect.yieldNow
-      }
-    }
+  let out = ""
+  for (const piece of write(meters, resource, options?.format ?? "text")) {
+    out += piece
+    yield* Effect.yieldNow
   }
   return out
 })
 
-const header = (name: string, type: string, help: string): string =>
-  `# HELP ${name} ${escape(help)}\n# TYPE ${name} ${type}\n`
-
-const sample = (name: string, labels: string, value: number): string =>
-  `${name}${labels === "" ? "" : `{${labels}}`} ${number(value)}\n`
-
-const histogram = (name: string, series: Series, boundaries: ReadonlyArray<number>): string => {
-  const own = labels(series.attributes)
-  const prefix = own === "" ? "" : `${own},`
-  let out = ""
-  let count = 0
-  series.buckets.forEach((inBucket, index) => {
-    count += inBucket
-    out += sample(`${name}_bucket`, `${prefix}le="${bound(boundaries[index] ?? Infinity)}"`, count)
+/**
+ * The metrics alone, to mount in a server that is there already.
+ *
+ * **Details**
+ *
+ * Answers in the format that `Accept` prefers, compressed if `Accept-Encoding` allows it. Scrapes that come at once,
+ * or within a second, share one rendering, which a scraper that goes away does not end. What cannot be rendered
+ * within 90 % of `X-Prometheus-Scrape-Timeout-Seconds` is answered with 503.
+ *
+ * **Gotchas**
+ *
+ * The rules of `Security.layer` are not installed. To keep scrapes out of your traces, provide
+ * `HttpMiddleware.layerTracerDisabledForUrls(["/metrics"])` to the server.
+ *
+ * **Example** (Metrics beside the routes of a service)
+ *
+ * ```ts import.meta.vitest
+ * import { Orchestrator } from "@effect-orchestra/core"
+ * import { Prometheus } from "@effect-orchestra/observability"
+ * import { Layer } from "effect"
+ * import { HttpRouter, HttpServerResponse } from "effect/http"
+ *
+ * const app = Layer.mergeAll(
+ *   HttpRouter.add("GET", "/", HttpServerResponse.text("hello")),
+ *   Prometheus.router({ path: "/internal/metrics" })
+ * )
+ * const { handler } = HttpRouter.toWebHandler(Layer.provide(app, Orchestrator.layer), { disableLogger: true })
+ *
+ * const response = await handler(new Request("http://localhost/internal/metrics"))
+ * response.headers.get("content-type") // => Prometheus.contentTypes.text
+ * ```
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const router = (
+  options: RouterOptions = {}
+): Layer.Layer<never, never, HttpRouter.HttpRouter | Orchestrator> => {
+  const guard = Security.bearer(options.token)
+  const route = Effect.fnUntraced(function*(router: HttpRouter.HttpRouter) {
+    yield* router.add("GET", options.path ?? "/metrics", guard(yield* Scrape.handler))
   })
-  return out + sample(`${name}_sum`, own, series.value) + sample(`${name}_count`, own, count)
+  return Layer.provide(HttpRouter.use(route), Telemetry.shared)
 }
-
-const labels = (attributes: ReadonlyArray<readonly [name: string, value: string]>): string =>
-  attributes.map(([name, value]) => `${labelName(name)}="${escape(value).replaceAll("\"", "\\\"")}"`).join(",")
-
-const escape = (text: string): string => text.replaceAll("\\", "\\\\").replaceAll("\n", "\\n")
-
-const number = (value: number): string => value === Infinity ? "+Inf" : value === -Infinity ? "-Inf" : String(value)
-
-/** As OpenMetrics writes it (`1.0`), in this format too: labels must not change with the negotiated format. */
-const bound = (value: number): string => Number.isInteger(value) ? `${value}.0` : number(value)
