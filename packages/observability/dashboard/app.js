@@ -80,6 +80,7 @@ const sentences = {
   Decided: (e) => decisions[e.decision]?.(e) ?? `decided: ${e.decision}`,
   Restarted: (e) => `starts run ${e.incarnation} (${e.reason})`,
   Dropped: (e) => `${plural(e.dropped, "event")} came faster than this page could read, and are not shown`,
+  Acted: (e) => `${e.result} by ${e.by ?? "somebody"}: ${e.action} (${e.reason})${e.detail === null ? "" : `: ${e.detail}`}`,
   GaveUp: (e) => `gave up after ${plural(e.attempts, "restart")}: ${e.child}`
 }
 
@@ -93,7 +94,7 @@ const decisions = {
 }
 
 const tones = { Exited: (e) => e.exit.reason === "failure" || e.exit.reason === "defect" ? "bad" : "quiet" }
-for (const tag of ["Restarted", "BackoffStarted", "Decided", "Dropped"]) tones[tag] = () => "warn"
+for (const tag of ["Restarted", "BackoffStarted", "Decided", "Dropped", "Acted"]) tones[tag] = () => "warn"
 for (const tag of ["Stuck", "Abandoned", "GaveUp"]) tones[tag] = () => "bad"
 tones.Ready = () => "ok"
 
@@ -478,7 +479,7 @@ filter.addEventListener("input", () => {
 })
 
 document.addEventListener("keydown", (event) => {
-  if (event.key !== "/" || event.ctrlKey || event.metaKey || event.altKey || event.target === filter) return
+  if (event.key !== "/" || event.ctrlKey || event.metaKey || event.altKey || event.target instanceof HTMLInputElement) return
   event.preventDefault()
   filter.focus()
 })
@@ -487,15 +488,88 @@ document.addEventListener("keydown", (event) => {
 // The stream
 
 /**
- * The token of a server that asks for one comes in the fragment, which no log and no Referer carries, and is taken out
- * of the address at once. A cookie would go to every port of this host; this goes where the page sends it.
+ * The token of a server that asks for one comes in the fragment, which no log and no Referer carries, and is taken out of
+ * the address at once. It is exchanged for a cookie that no script can read. The token itself stays in this variable
+ * alone: a server that starts anew knows the cookie no more, and is shown the token again.
  */
-const tokenKey = "effect-orchestra-token"
-const given = new URLSearchParams(location.hash.slice(1)).get("token")
-if (given !== null) {
-  sessionStorage.setItem(tokenKey, given)
+let token = undefined
+/** Who this page is for the server, and what it may do there. */
+let session = undefined
+
+const takeToken = () => {
+  const given = new URLSearchParams(location.hash.slice(1)).get("token")
+  if (given === null) return false
+  token = given
   history.replaceState(null, "", location.pathname + location.search)
+  return true
 }
+
+const renderSession = () => {
+  $("session").hidden = session?.session !== true
+  if (session === undefined) return
+  setText($("session-text"), `${session.label} · ${session.may.includes("control") ? "may act" : "read-only"}`)
+}
+
+/** Asks for a token, and tries nothing more by itself. */
+const lock = (text) => {
+  clearTimeout(retryTimer)
+  controller?.abort()
+  token = session = undefined
+  connection = { state: "locked" }
+  setText($("login-text"), text)
+  renderSession()
+  renderLink()
+}
+
+const sessionRequest = (method, body) =>
+  fetch(`${api}/session`, {
+    method,
+    cache: "no-store",
+    ...method === "GET" ? {} : { headers: { "content-type": "application/json" } },
+    ...body === undefined ? {} : { body: JSON.stringify(body) }
+  })
+
+/** Whether the token was taken; else the page is locked, and says why. */
+const exchange = async () => {
+  const response = await sessionRequest("POST", { token })
+  if (response.ok) session = await response.json()
+  else lock(response.status === 401 ? "That token is wrong." : (await refusal(response)).why)
+  return response.ok
+}
+
+const whoAmI = async () => {
+  const response = await sessionRequest("GET")
+  if (response.ok) session = await response.json()
+  renderSession()
+}
+
+$("login").addEventListener("submit", (event) => {
+  event.preventDefault()
+  token = $("token").value.trim()
+  $("token").value = ""
+  session = undefined
+  connect()
+})
+
+$("log-out").addEventListener("click", async () => {
+  try {
+    await sessionRequest("DELETE")
+    nodes.clear()
+    summary = undefined
+    events = []
+    $("events").replaceChildren()
+    lock("You have logged out.")
+    render()
+  } catch (failure) {
+    console.error(failure)
+  }
+})
+
+addEventListener("hashchange", () => {
+  if (!takeToken()) return
+  session = undefined
+  connect()
+})
 
 /** `down` says why there is no stream and since when what is shown is old. */
 let connection = { state: "connecting" }
@@ -508,10 +582,14 @@ let lastId = undefined
 const renderLink = () => {
   const { state } = connection
   const link = $("link")
-  setText(link, state === "live" ? "live" : state === "down" ? "stale" : "connecting")
+  setText(link, state === "down" ? "stale" : state)
   link.className = `link ${state}`
   $("stale").hidden = state !== "down"
-  $("main").classList.toggle("old", state === "down")
+  if ($("login").hidden === (state === "locked")) {
+    $("login").hidden = state !== "locked"
+    if (state === "locked") $("token").focus()
+  }
+  $("main").classList.toggle("old", state === "down" || state === "locked")
   if (state !== "down") return
   const wait = Math.max(0, Math.ceil((connection.retryAt - Date.now()) / 1000))
   const next = wait === 0 ? "trying again" : `next attempt in ${wait} s`
@@ -580,19 +658,23 @@ const connect = async () => {
   clearTimeout(retryTimer)
   controller?.abort()
   if (document.hidden) return
+  if (connection.state === "locked") connection = { state: "connecting" }
   const own = controller = new AbortController()
   try {
-    const token = sessionStorage.getItem(tokenKey)
+    if (token !== undefined && session === undefined && !(await exchange())) return
     const response = await fetch(`${api}/stream`, {
       cache: "no-store",
       signal: own.signal,
-      headers: {
-        accept: "text/event-stream",
-        ...token === null ? {} : { authorization: `Bearer ${token}` },
-        ...lastId === undefined ? {} : { "last-event-id": lastId }
-      }
+      headers: { accept: "text/event-stream", ...lastId === undefined ? {} : { "last-event-id": lastId } }
     })
+    if (response.status === 401) {
+      session = undefined
+      if (token === undefined) return lock("This server asks for a token: open the link it printed, or enter the token.")
+      if (!(await exchange())) return
+      return retry({ why: "the session was over" })
+    }
     if (!response.ok) return retry(await refusal(response))
+    await whoAmI()
     let buffer = ""
     const reader = response.body.pipeThrough(new TextDecoderStream()).getReader()
     for (;;) {
@@ -612,7 +694,6 @@ const connect = async () => {
 }
 
 const refusal = async (response) => {
-  if (response.status === 401) return { why: "this server asks for a token: open the link it printed, with #token=", seconds: 60 }
   const detail = await response.json().then((problem) => problem.detail, () => response.statusText)
   return { why: `the server answers ${response.status} (${detail})`, seconds: Number(response.headers.get("retry-after")) }
 }
@@ -629,6 +710,7 @@ $("retry").addEventListener("click", connect)
 
 // A page that nobody looks at holds no connection: a browser has six for each host.
 document.addEventListener("visibilitychange", () => {
+  if (connection.state === "locked") return
   if (!document.hidden) connect()
   else {
     clearTimeout(retryTimer)
@@ -644,4 +726,5 @@ setInterval(() => {
   retry({ why: "the server has fallen silent" })
 }, 5000)
 
+takeToken()
 connect()

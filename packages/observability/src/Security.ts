@@ -17,16 +17,16 @@ import * as HttpIncomingMessage from "effect/http/HttpIncomingMessage"
 import * as HttpRouter from "effect/http/HttpRouter"
 import * as HttpServerRequest from "effect/http/HttpServerRequest"
 import * as HttpServerResponse from "effect/http/HttpServerResponse"
-import * as ProblemDetails from "effect/http/ProblemDetails"
 import type * as Layer from "effect/Layer"
 import * as NetAddress from "effect/net/NetAddress"
 import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
-import { createHash, timingSafeEqual } from "node:crypto"
 import { IncomingMessage } from "node:http"
 import { TLSSocket } from "node:tls"
+import { type Check as Refused, refusal, unauthorized } from "./internal/Refusal.ts"
+import { bearerOf, digest, isGiven, type Labelled, sameDigest } from "./Token.ts"
 
 /**
  * What a server may be asked, and under which name.
@@ -55,7 +55,7 @@ export interface Options {
  * @category models
  * @since 0.1.0
  */
-export type Check = "url" | "host" | "token" | "origin" | "content_type" | "body"
+export type Check = Refused
 
 /**
  * A server that has no token was told to listen where other machines can reach it.
@@ -85,19 +85,18 @@ export class InsecureBind extends Schema.TaggedError<InsecureBind>()("InsecureBi
  */
 export const checkBind = (options: {
   readonly host: string
-  readonly token?: Redacted.Redacted | undefined
+  readonly token?: Redacted.Redacted | "generate" | undefined
+  readonly tokens?: ReadonlyArray<Labelled> | undefined
   readonly insecure?: boolean | undefined
-}): Effect.Effect<void, InsecureBind> =>
-  isLoopback(options.host) || options.insecure === true || hasToken(options.token)
-    ? Effect.void
-    : Effect.fail(new InsecureBind({ host: options.host }))
+}): Effect.Effect<void, InsecureBind> => {
+  const { host, insecure, token, tokens = [] } = options
+  const hasToken = token === "generate" || isGiven(token) || tokens.some(({ token }) => isGiven(token))
+  return isLoopback(host) || insecure === true || hasToken ? Effect.void : Effect.fail(new InsecureBind({ host }))
+}
 
 const isLoopback = (host: string): boolean =>
   host.toLowerCase() === "localhost" ||
   Result.match(canonicalIp(host), { onFailure: () => false, onSuccess: (ip) => NetAddress.isLoopback(ip) })
-
-const hasToken = (token: Redacted.Redacted | undefined): token is Redacted.Redacted =>
-  token !== undefined && Redacted.value(token) !== ""
 
 /**
  * Installs the rules in front of every route of an `HttpRouter`, unknown paths included.
@@ -112,8 +111,8 @@ const hasToken = (token: Redacted.Redacted | undefined): token is Redacted.Redac
  *   compared (rebinding needs a *name*); case, one trailing dot and the spelling of IPv6 do not matter.
  * - `origin`, 403, for every method but GET, HEAD and OPTIONS: `Sec-Fetch-Site` is there and is not
  *   `same-origin`; or it is absent (browsers leave it out on plain HTTP to a name) and `Origin` is there and is
- *   not scheme + `Host`. A request with **neither** header passes: every browser sends `Origin` with such a
- *   method, so it is curl or another program, which no foreign page can steer.
+ *   not scheme + `Host`. A request with **neither** header passes if it has no cookie: every browser sends `Origin` with
+ *   such a method, so it is curl or another program, which no foreign page can steer and which needs no cookie.
  * - `content_type`, 415, for the same methods: the content type is not `application/json`. HTML forms cannot
  *   send that one, so this also holds against a browser too old for the headers above. It is asked even of a
  *   request without a body.
@@ -161,7 +160,7 @@ export const layer = (options: Options = {}): Layer.Layer<never, never, HttpRout
  * @since 0.1.0
  */
 export const middleware = (options: Options = {}) => {
-  const refusal = makeRefusal(options)
+  const refuse = makeRefusal(options)
   const maxBodySize = BigInt(options.maxBodySize ?? defaultMaxBodySize)
   return <E, R>(
     app: Effect.Effect<HttpServerResponse.HttpServerResponse, E, R>
@@ -170,7 +169,7 @@ export const middleware = (options: Options = {}) => {
       const request = Context.getUnsafe(fiber.context, HttpServerRequest.HttpServerRequest)
       // Not a wrapper around `app`: what the router or the server answers to a failure must carry them as well.
       HttpEffect.appendPreResponseHandlerUnsafe(fiber.context, harden)
-      const refused = refusal(request)
+      const refused = refuse(request)
       return refused === undefined
         ? Effect.provideService(app, HttpIncomingMessage.MaxBodySize, maxBodySize)
         : Effect.succeed(refused)
@@ -190,13 +189,15 @@ export const middleware = (options: Options = {}) => {
  * @since 0.1.0
  */
 export const bearer = (token: Redacted.Redacted | undefined) => {
-  const expected = hasToken(token) ? digest(Redacted.value(token)) : undefined
+  const expected = isGiven(token) ? digest(Redacted.value(token)) : undefined
   return <E, R>(
     app: Effect.Effect<HttpServerResponse.HttpServerResponse, E, R>
   ): Effect.Effect<HttpServerResponse.HttpServerResponse, E, R | HttpServerRequest.HttpServerRequest> =>
     expected === undefined ? app : Effect.flatMap(HttpServerRequest.HttpServerRequest, (request) => {
-      const given = /^bearer +(\S+) *$/i.exec(request.headers.authorization ?? "")?.[1]
-      return given !== undefined && timingSafeEqual(digest(given), expected) ? app : Effect.succeed(unauthorized)
+      const given = bearerOf(request.headers)
+      return given !== undefined && sameDigest(digest(given), expected)
+        ? app
+        : Effect.succeed(unauthorized("Authorization: Bearer is missing or does not carry the token"))
     })
 }
 
@@ -212,24 +213,24 @@ const makeRefusal = (options: Options) => {
 
   return (request: HttpServerRequest.HttpServerRequest): HttpServerResponse.HttpServerResponse | undefined => {
     if (request.url.length > maxUrlLength) {
-      return problem(414, "url", `The request target has more than ${maxUrlLength} bytes`)
+      return refusal(414, "url", `The request target has more than ${maxUrlLength} bytes`)
     }
     if (!anyHost.has(pathOf(request.url))) {
       const host = hostOf(request)
-      if (host === undefined) return problem(400, "host", "The Host header is missing, repeated or malformed")
+      if (host === undefined) return refusal(400, "host", "The Host header is missing, repeated or malformed")
       if (!allowedHosts.some((allowed) => sameHost(allowed, host)) && !isLocalAddress(request, host)) {
-        return problem(421, "host", `This server does not answer to the name "${showHost(host)}"`)
+        return refusal(421, "host", `This server does not answer to the name "${showHost(host)}"`)
       }
     }
     if (!safeMethods.has(request.method)) {
       const foreign = foreignOrigin(request)
-      if (foreign !== undefined) return problem(403, "origin", foreign)
+      if (foreign !== undefined) return refusal(403, "origin", foreign)
       if (!/^application\/json *(;|$)/i.test(request.headers["content-type"] ?? "")) {
-        return problem(415, "content_type", `${request.method} needs Content-Type: application/json`)
+        return refusal(415, "content_type", `${request.method} needs Content-Type: application/json`)
       }
     }
     if (Number(request.headers["content-length"] ?? 0) > maxBodySize) {
-      return problem(413, "body", `The request body has more than ${maxBodySize} bytes`)
+      return refusal(413, "body", `The request body has more than ${maxBodySize} bytes`)
     }
     return undefined
   }
@@ -291,7 +292,9 @@ const foreignOrigin = (request: HttpServerRequest.HttpServerRequest): string | u
     return site === "same-origin" ? undefined : `Sec-Fetch-Site must be "same-origin", got: "${site}"`
   }
   const origin = request.headers.origin
-  if (origin === undefined) return undefined
+  if (origin === undefined) {
+    return request.headers.cookie === undefined ? undefined : "A request with a cookie needs Origin or Sec-Fetch-Site"
+  }
   const own = Option.map(HttpServerRequest.toURL(request), (url) => `${schemeOf(request, url)}//${url.host}`)
   return Option.contains(own, origin) ? undefined : `Origin must be that of this server, got: "${origin}"`
 }
@@ -301,27 +304,6 @@ const schemeOf = (request: HttpServerRequest.HttpServerRequest, url: URL): strin
   request.protocol === undefined && request.source instanceof IncomingMessage
     ? request.source.socket instanceof TLSSocket ? "https:" : "http:"
     : url.protocol
-
-const digest = (value: string): Uint8Array => createHash("sha256").update(value).digest()
-
-const titles: { readonly [status: number]: string } = {
-  400: "Bad Request",
-  401: "Unauthorized",
-  403: "Forbidden",
-  413: "Content Too Large",
-  414: "URI Too Long",
-  415: "Unsupported Media Type",
-  421: "Misdirected Request"
-}
-
-const problem = (status: number, check: Check, detail: string): HttpServerResponse.HttpServerResponse =>
-  ProblemDetails.toResponse({ type: ProblemDetails.blankType, title: titles[status] ?? "Error", status, detail, check })
-
-const unauthorized = HttpServerResponse.setHeader(
-  problem(401, "token", "Authorization: Bearer is missing or does not carry the token"),
-  "www-authenticate",
-  "Bearer"
-)
 
 const headers = {
   "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; " +

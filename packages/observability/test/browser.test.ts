@@ -2,8 +2,10 @@ import { Orchestrator } from "@effect-orchestra/core"
 import { Server } from "@effect-orchestra/observability"
 import { Child, Supervisor } from "@effect-orchestra/supervisor"
 import { assert, describe, it } from "@effect/vitest"
-import { Data, Deferred, Effect, Exit, Layer, Redacted, Schedule, Scope } from "effect"
+import { Console, Data, Deferred, Effect, Exit, Layer, Redacted, Schedule, Scope } from "effect"
 import { existsSync } from "node:fs"
+import * as Http from "node:http"
+import type { AddressInfo } from "node:net"
 import { fileURLToPath } from "node:url"
 import { type Browser, chromium, type Page } from "playwright-core"
 
@@ -22,10 +24,29 @@ const args = [
   "--disable-sync"
 ]
 
-const browser = Effect.acquireRelease(
-  Effect.promise(() => chromium.launch({ executablePath, args })),
-  (browser) => Effect.promise(() => browser.close())
+const browserWith = (...more: ReadonlyArray<string>) =>
+  Effect.acquireRelease(
+    Effect.promise(() => chromium.launch({ executablePath, args: [...args, ...more] })),
+    (browser) => Effect.promise(() => browser.close())
+  )
+
+const browser = browserWith()
+
+/** A server of somebody else on another port of this machine. */
+const elsewhere = Effect.map(
+  Effect.acquireRelease(
+    Effect.callback<Http.Server>((resume) => {
+      const page = "<!doctype html><title>elsewhere</title><link rel=icon href=data:,><body>"
+      const server = Http.createServer((_, response) => response.setHeader("content-type", "text/html").end(page))
+      server.listen(0, "127.0.0.1", () => resume(Effect.succeed(server)))
+    }),
+    (server) => Effect.sync(() => void server.close())
+  ),
+  (server) => (server.address() as AddressInfo).port
 )
+
+/** The link that a server prints belongs to whoever reads the output of a service, not of these tests. */
+const silent = Layer.succeed(Console.Console)({ ...console, error: () => {} })
 
 class RemoteError extends Data.TaggedError("RemoteError")<{ readonly message: string }> {}
 
@@ -274,20 +295,156 @@ describe.skipIf(skip)("the page in a browser", () => {
   )
 
   it.live(
-    "uses a token from the address, takes it out of there, and says so when one is missing",
+    "exchanges the token of its address for a cookie, and is known by that from then on",
     () =>
       Effect.gen(function*() {
-        const context = yield* Layer.build(
-          Layer.provideMerge(Server.layer({ port: 0, token: Redacted.make("s3cret") }), Orchestrator.layer)
-        )
+        const context = yield* Layer.build(Layer.provideMerge(
+          Server.layer({ port: 0, token: Redacted.make("s3cret"), control: true }),
+          Orchestrator.layer
+        ))
         const { url } = yield* Effect.provide(Server.Server, context)
         const chrome = yield* browser
-        const { page } = yield* open(chrome, `${url}/orchestra#token=s3cret`)
-        assert.strictEqual(page.url(), `${url}/orchestra`)
-        const stranger = yield* Effect.promise(() => chrome.newPage())
-        yield* Effect.promise(() => stranger.goto(`${url}/orchestra`))
-        yield* Effect.promise(() => stranger.getByText(/this server asks for a token/).waitFor())
+        const visitor = yield* Effect.promise(() => chrome.newContext())
+        const page = yield* Effect.promise(() => visitor.newPage())
+        const asked: Array<string | undefined> = []
+        const complaints: Array<string> = []
+        page.on("request", (request) => asked.push(request.headers()["authorization"], request.headers()["referer"]))
+        page.on("console", (message) => complaints.push(message.text()))
+        yield* Effect.promise(() => page.goto(`${url}/orchestra?q=x#token=s3cret`))
+        yield* Effect.promise(() => page.getByText("live", { exact: true }).waitFor())
+        assert.strictEqual(page.url(), `${url}/orchestra?q=x`)
+        const [cookie, ...others] = yield* Effect.promise(() => visitor.cookies(`${url}/orchestra`))
+        assert.deepInclude(cookie, { httpOnly: true, sameSite: "Strict", path: "/orchestra", secure: false })
+        assert.deepStrictEqual(others, [])
+        assert.deepStrictEqual(yield* Effect.promise(() => visitor.cookies(`${url}/debug/pprof/heap`)), [])
+        const seen = "JSON.stringify([document.cookie, { ...localStorage }, { ...sessionStorage }, location.href])"
+        assert.strictEqual(
+          yield* Effect.promise(() => page.evaluate(seen)),
+          JSON.stringify(["", {}, {}, `${url}/orchestra?q=x`])
+        )
+        yield* Effect.promise(() => page.reload())
+        yield* Effect.promise(() => page.getByText("token · may act").waitFor())
+        assert.isFalse(asked.some((header) => header?.includes("s3cret")))
+        yield* Effect.promise(() => page.getByRole("button", { name: "Log out" }).click())
+        yield* Effect.promise(() => page.getByText("You have logged out.").waitFor())
+        yield* Effect.promise(() => page.reload())
+        yield* Effect.promise(() => page.getByText(/This server asks for a token/).waitFor())
+        // The browser itself reports the 401.
+        assert.deepStrictEqual(complaints.filter((text) => !text.includes("401")), [])
       }).pipe(Effect.scoped),
+    30_000
+  )
+
+  it.live(
+    "asks for the token in a form, and again when it is wrong",
+    () =>
+      Effect.gen(function*() {
+        const tokens = [{ label: "viewer", token: Redacted.make("look") }]
+        const context = yield* Layer.build(Layer.provideMerge(Server.layer({ port: 0, tokens }), Orchestrator.layer))
+        const { url } = yield* Effect.provide(Server.Server, context)
+        const chrome = yield* browser
+        const page = yield* Effect.promise(() => chrome.newPage())
+        yield* Effect.promise(() => page.goto(`${url}/orchestra`))
+        yield* Effect.promise(() => page.getByText(/This server asks for a token/).waitFor())
+        yield* Effect.promise(() => page.keyboard.type("guess"))
+        yield* Effect.promise(() => page.keyboard.press("Enter"))
+        yield* Effect.promise(() => page.getByText("That token is wrong.").waitFor())
+        yield* Effect.promise(() => page.screenshot({ path: `${artifacts}dashboard-login.png` }))
+        yield* Effect.promise(() => page.getByLabel("Token").fill("look"))
+        yield* Effect.promise(() => page.keyboard.press("Enter"))
+        yield* Effect.promise(() => page.getByText("live", { exact: true }).waitFor())
+        yield* Effect.promise(() => page.getByText("viewer · read-only").waitFor())
+        assert.isFalse(yield* Effect.promise(() => page.locator("#login").isVisible()))
+        // A link of the server, opened where the page is open already.
+        yield* Effect.promise(() => page.getByRole("button", { name: "Log out" }).click())
+        yield* Effect.promise(() => page.getByText("You have logged out.").waitFor())
+        yield* Effect.promise(() => page.evaluate("location.hash = '#token=look'"))
+        yield* Effect.promise(() => page.getByText("live", { exact: true }).waitFor())
+        assert.strictEqual(page.url(), `${url}/orchestra`)
+      }).pipe(Effect.scoped),
+    30_000
+  )
+
+  it.live(
+    "shows its token again to a server that has started anew",
+    () =>
+      Effect.gen(function*() {
+        const start = Effect.fnUntraced(function*(port: number, name: string) {
+          const scope = yield* Scope.make()
+          const layer = Layer.provideMerge(
+            Server.layer({ port, token: Redacted.make("s3cret") }),
+            Layer.fresh(Orchestrator.layerWith({ name }))
+          )
+          const server = yield* Effect.provide(Server.Server, yield* Layer.buildWithScope(layer, scope))
+          return { ...server, close: Scope.close(scope, Exit.void) }
+        })
+        const first = yield* start(0, "first")
+        const { page } = yield* open(yield* browser, `${first.url}/orchestra#token=s3cret`)
+        yield* first.close
+        const second = yield* start(first.port, "second")
+        yield* Effect.addFinalizer(() => second.close)
+        yield* Effect.promise(() => page.getByRole("heading", { name: "second" }).waitFor())
+        yield* Effect.promise(() => page.getByText("live", { exact: true }).waitFor())
+      }).pipe(Effect.scoped),
+    30_000
+  )
+
+  it.live(
+    "cannot be acted for by other pages, on another port or under another name, whatever the browser sends along",
+    () =>
+      Effect.gen(function*() {
+        const { id } = yield* Orchestrator.fork(Effect.never, { name: "victim" })
+        const { port, token, url } = yield* Server.Server
+        const chrome = yield* browserWith("--host-resolver-rules=MAP *.test 127.0.0.1")
+        const visitor = yield* Effect.promise(() => chrome.newContext())
+        const own = yield* Effect.promise(() => visitor.newPage())
+        yield* Effect.promise(() => own.goto(`${url}/orchestra#token=${Redacted.value(token ?? assert.fail())}`))
+        yield* Effect.promise(() => own.getByText("live", { exact: true }).waitFor())
+        const acted: Array<string> = []
+        yield* Orchestrator.instrument((event) => event._tag === "Acted" ? void acted.push(event.result) : undefined)
+
+        const action = `${url}/orchestra/api/v1/routines/${id}/actions/stop`
+        const foreign = yield* elsewhere
+        for (const origin of [`http://127.0.0.1:${foreign}`, `http://evil.test:${foreign}`]) {
+          const page = yield* Effect.promise(() => visitor.newPage())
+          yield* Effect.promise(() => page.goto(origin))
+          const post = (type: string) =>
+            `fetch("${action}", { method: "POST", mode: "no-cors", credentials: "include",
+              headers: { "content-type": "${type}" }, body: '{"reason":"x"}' }).then((r) => r.type, (e) => e.name)`
+          // It arrives, and what is answered is kept from the page.
+          assert.strictEqual(yield* Effect.promise(() => page.evaluate(post("text/plain"))), "TypeError")
+          const preflighted = post("application/json").replace("no-cors", "cors")
+          assert.strictEqual(yield* Effect.promise(() => page.evaluate(preflighted)), "TypeError")
+          const read = `fetch("${url}/orchestra/api/v1/overview", { mode: "no-cors", credentials: "include" })
+            .then((r) => r.type, (e) => e.name)`
+          assert.strictEqual(yield* Effect.promise(() => page.evaluate(read)), "TypeError")
+          const form = `const f = document.createElement("form"); f.method = "POST"; f.enctype = "text/plain";
+            f.action = "${action}"; const i = document.createElement("input"); i.name = '{"reason":"x","y":"';
+            i.value = '"}'; f.append(i); document.body.append(f); f.submit()`
+          const navigated = page.waitForResponse((response) => response.url() === action)
+          yield* Effect.promise(() => page.evaluate(form))
+          assert.strictEqual((yield* Effect.promise(() => navigated)).status(), 403)
+        }
+
+        const rebound = yield* Effect.promise(() => visitor.newPage())
+        const answer = yield* Effect.promise(() => rebound.goto(`http://rebound.test:${port}/orchestra`))
+        assert.strictEqual(answer?.status(), 421)
+        assert.deepStrictEqual(acted, [])
+        const fine = `fetch("${action}", { method: "POST", headers: { "content-type": "application/json" },
+          body: '{"reason":"a drill"}' }).then((r) => r.status)`
+        assert.strictEqual(yield* Effect.promise(() => own.evaluate(fine)), 202)
+        yield* Effect.retry(
+          Effect.suspend(() => acted.includes("done") ? Effect.void : Effect.fail("not yet")),
+          Schedule.spaced("10 millis")
+        ).pipe(Effect.timeout("5 seconds"))
+        yield* Effect.promise(() => own.getByText("done by token: stop (a drill)").waitFor())
+      }).pipe(
+        Effect.scoped,
+        Effect.provide(Layer.provideMerge(
+          Server.layer({ port: 0, control: true }).pipe(Layer.provide(silent)),
+          Orchestrator.layerWith({ name: "backup-service" })
+        ))
+      ),
     30_000
   )
 })
