@@ -76,9 +76,13 @@ describe("Api", () => {
             reason: "failure",
             errorType: "Oops",
             message: "connection refused",
-            ranMs: 3000
+            ranMs: 3000,
+            traceId: null
           },
           lastBeat: null,
+          cpu: null,
+          mailbox: null,
+          links: { self: `/orchestra/api/v1/routines/${page.items[0]?.id}` },
           info: {},
           forkSite: null,
           attributes: { region: "eu" }
@@ -184,7 +188,7 @@ describe("Api", () => {
 
     it.effect("lets other fibers run while it walks many routines", () =>
       Effect.gen(function*() {
-        for (let n = 0; n < 5000; n++) yield* Orchestrator.fork(Effect.never)
+        for (let n = 0; n < 20_000; n++) yield* Orchestrator.fork(Effect.never)
         let turns = 0
         const other = yield* Effect.forkChild(
           Effect.forever(Effect.andThen(Effect.sync(() => turns++), Effect.yieldNow))

@@ -1,5 +1,6 @@
-import { Orchestrator, Routine } from "@effect-orchestra/core"
+import { Mailbox, Orchestrator, Routine } from "@effect-orchestra/core"
 import { Feed, Telemetry } from "@effect-orchestra/observability"
+import type { OpenOptions } from "@effect-orchestra/observability/Feed"
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Exit, Fiber, Layer, Queue, Scope, Stream } from "effect"
 import { TestClock } from "effect/testing"
@@ -23,15 +24,21 @@ const parse = (text: string): Frame => {
 }
 
 /** A reader that takes everything at once, and gives what it has received since it was last asked. */
-const read = Effect.fnUntraced(function*(lastEventId?: string) {
+const read = Effect.fnUntraced(function*(lastEventId?: string, options?: OpenOptions) {
   const frames: Array<Frame> = []
-  const stream = yield* Feed.use((feed) => feed.open(lastEventId))
+  const stream = yield* Feed.use((feed) => feed.open({ lastEventId, ...options }))
   const fiber = yield* Effect.forkScoped(
     Stream.runForEach(stream, (text) => Effect.sync(() => frames.push(parse(text))))
   )
-  const take = Effect.andThen(TestClock.adjust(0), Effect.sync(() => frames.splice(0)))
+  const take = Effect.andThen(settled, Effect.sync(() => frames.splice(0)))
   return { take, fiber }
 })
+
+/** Walks take slices of real time: how many turns that makes is not known. */
+const settled = Effect.andThen(
+  TestClock.adjust(0),
+  Effect.forEach(Array.from({ length: 50 }), () => Effect.yieldNow, { discard: true })
+)
 
 const kinds = (frames: ReadonlyArray<Frame>) => frames.map(({ event }) => event)
 
@@ -53,10 +60,13 @@ describe("Feed", () => {
   it.effect("numbers its frames, and says reset to who comes back with a number", () =>
     Effect.gen(function*() {
       const first = yield* (yield* read()).take
-      assert.deepStrictEqual(first.map(({ id }) => id), ["1", "2"])
-      const again = yield* (yield* read("2")).take
-      assert.deepStrictEqual(kinds(again), ["hello", "reset", "snapshot"])
-      assert.deepStrictEqual(again.map(({ id }) => id), ["3", "4", "5"])
+      const { instance } = yield* Telemetry
+      assert.deepStrictEqual(first.map(({ id }) => id), [undefined, `${instance}-1`])
+      for (const unknown of [`${instance}-7`, `${"x".repeat(instance.length)}-1`, "1", "", "x".repeat(10_000)]) {
+        const again = yield* (yield* read(unknown)).take
+        assert.deepStrictEqual(kinds(again), ["hello", "reset", "snapshot"])
+        assert.deepStrictEqual(again.map(({ id }) => id), [undefined, undefined, `${instance}-1`])
+      }
     }).pipe(Effect.scoped, Effect.provide(layer)))
 
   it.effect("tells events at once and changes twice a second, and says nothing when nothing happens", () =>
@@ -100,7 +110,7 @@ describe("Feed", () => {
 
   it.effect("sends a comment after 15 quiet seconds", () =>
     Effect.gen(function*() {
-      const stream = yield* Feed.use((feed) => feed.open(undefined))
+      const stream = yield* Feed.use((feed) => feed.open())
       const received: Array<string> = []
       yield* Effect.forkScoped(Stream.runForEach(stream, (text) => Effect.sync(() => received.push(text))))
       yield* TestClock.adjust("14 seconds")
@@ -112,10 +122,10 @@ describe("Feed", () => {
   it.effect("splits a large snapshot into frames of at most 64 KB", () =>
     Effect.gen(function*() {
       for (let n = 0; n < 900; n++) yield* Orchestrator.fork(Effect.never, { attributes: { note: "x".repeat(200) } })
-      const stream = yield* Feed.use((feed) => feed.open(undefined))
+      const stream = yield* Feed.use((feed) => feed.open())
       const frames: Array<string> = []
       yield* Effect.forkScoped(Stream.runForEach(stream, (text) => Effect.sync(() => frames.push(text))))
-      yield* TestClock.adjust(0)
+      yield* settled
       const parts = frames.slice(1).map(parse)
       assert.isAbove(parts.length, 4)
       assert.deepStrictEqual(parts.map(({ data }) => data.last), parts.map((_, index) => index === parts.length - 1))
@@ -143,7 +153,7 @@ describe("Feed", () => {
 
   it.effect("keeps nothing for a slow reader but what is now: old changes are replaced, old events dropped", () =>
     Effect.gen(function*() {
-      const stream = yield* Feed.use((feed) => feed.open(undefined))
+      const stream = yield* Feed.use((feed) => feed.open())
       // A rendezvous: the stream is pulled only when the reader asks.
       const slow = yield* Queue.bounded<string>(1)
       yield* Effect.forkScoped(Stream.runForEach(stream, (text) => Queue.offer(slow, text)))
@@ -179,15 +189,217 @@ describe("Feed", () => {
       const open = Effect.gen(function*() {
         const scope = yield* Scope.make()
         scopes.push(scope)
-        return yield* Effect.exit(Feed.use((feed) => Scope.provide(feed.open(undefined), scope)))
+        return yield* Effect.exit(Feed.use((feed) => Scope.provide(feed.open(), scope)))
       })
       for (let n = 0; n < 16; n++) assert.isTrue(Exit.isSuccess(yield* open))
-      const error = yield* Effect.flip(Feed.use((feed) => Effect.scoped(feed.open(undefined))))
+      const error = yield* Effect.flip(Feed.use((feed) => Effect.scoped(feed.open())))
       assert.deepInclude(error, { _tag: "TooManyStreams", limit: 16 })
       yield* Scope.close(scopes[3] ?? assert.fail(), Exit.void)
       assert.isTrue(Exit.isSuccess(yield* open))
       assert.isTrue(Exit.isFailure(yield* open))
     }).pipe(Effect.provide(layer)))
+
+  it.effect("gives who comes back what happened meanwhile, and no snapshot", () =>
+    Effect.gen(function*() {
+      const scope = yield* Scope.make()
+      const before = yield* Scope.provide(read(), scope)
+      yield* before.take
+      yield* Orchestrator.fork(Effect.never, { name: "seen" })
+      yield* TestClock.adjust("500 millis")
+      const { id } = (yield* before.take).at(-1) ?? assert.fail()
+      yield* Scope.close(scope, Exit.void)
+      yield* Orchestrator.fork(Effect.never, { name: "missed" })
+      yield* TestClock.adjust("20 seconds")
+      const after = yield* read(id)
+      const frames = yield* after.take
+      assert.deepStrictEqual(kinds(frames), ["hello", "delta"])
+      assert.deepStrictEqual(frames[1]?.data.rows.map((row: any) => row.path), ["/app/missed"])
+      yield* Fiber.interrupt(after.fiber)
+    }).pipe(Effect.scoped, Effect.provide(layer)))
+
+  it.effect("replays the frames that others got while one was away", () =>
+    Effect.gen(function*() {
+      const stays = yield* read()
+      yield* stays.take
+      const scope = yield* Scope.make()
+      const leaves = yield* Scope.provide(read(), scope)
+      const { id } = (yield* leaves.take).at(-1) ?? assert.fail()
+      yield* Scope.close(scope, Exit.void)
+      for (const name of ["a", "b", "c"]) {
+        yield* Orchestrator.fork(Effect.never, { name })
+        yield* TestClock.adjust("500 millis")
+      }
+      const missed = yield* stays.take
+      assert.deepStrictEqual(kinds(missed).filter((kind) => kind === "delta").length, 3)
+      assert.deepStrictEqual((yield* (yield* read(id)).take).slice(1), missed)
+    }).pipe(Effect.scoped, Effect.provide(layer)))
+
+  it.effect("forgets who has been away for more than half a minute", () =>
+    Effect.gen(function*() {
+      const scope = yield* Scope.make()
+      const { id } = (yield* (yield* Scope.provide(read(), scope)).take).at(-1) ?? assert.fail()
+      yield* Scope.close(scope, Exit.void)
+      yield* TestClock.adjust("31 seconds")
+      assert.deepStrictEqual(kinds(yield* (yield* read(id)).take), ["hello", "reset", "snapshot"])
+    }).pipe(Effect.scoped, Effect.provide(layer)))
+
+  it.effect("replays no more than 2,048 frames", () =>
+    Effect.gen(function*() {
+      const stays = yield* read()
+      const { id } = (yield* stays.take).at(-1) ?? assert.fail()
+      const ids: Array<string | undefined> = [id]
+      for (let n = 0; n < 1100; n++) {
+        yield* Orchestrator.fork(Effect.never, { name: "n" })
+        if (n % 50 !== 49) continue
+        yield* TestClock.adjust("50 millis")
+        ids.push(...(yield* stays.take).map((frame) => frame.id))
+      }
+      assert.isAbove(ids.length, 2200)
+      const kept = ids.at(-2049)
+      assert.deepStrictEqual(kinds(yield* (yield* read(ids[10])).take).slice(0, 3), ["hello", "reset", "snapshot"])
+      const again = (yield* (yield* read(kept)).take).slice(1)
+      assert.deepStrictEqual(again.map((frame) => frame.id), ids.slice(-2048))
+    }).pipe(Effect.scoped, Effect.provide(layer)))
+
+  it.effect("works for as many readers as for one, who get the same frames", () =>
+    Effect.gen(function*() {
+      let looks = 0
+      const options = {
+        name: "watched",
+        get attributes() {
+          looks++
+          return {}
+        }
+      }
+      const routine = yield* Orchestrator.fork(Effect.never, options)
+      const readers = [yield* read(), yield* read(), yield* read(), yield* read()]
+      const greeted = yield* Effect.forEach(readers, ({ take }) => take)
+      for (const frames of greeted) assert.deepStrictEqual(kinds(frames), ["hello", "snapshot"])
+      // One row for all of them, and what it takes to fork a routine.
+      const first = looks
+      assert.isAtMost(first, 3)
+      yield* Effect.forkChild(Routine.stop(routine))
+      yield* TestClock.adjust("500 millis")
+      const told = yield* Effect.forEach(readers, ({ take }) => take)
+      assert.isAbove(told[0]?.length ?? 0, 0)
+      for (const frames of told) assert.deepStrictEqual(frames, told[0])
+      assert.isAtMost(looks - first, 2)
+    }).pipe(Effect.scoped, Effect.provide(layer)))
+
+  it.effect("computes nothing while nobody reads", () =>
+    Effect.gen(function*() {
+      let looks = 0
+      const options = {
+        name: "watched",
+        get attributes() {
+          looks++
+          return {}
+        }
+      }
+      const scope = yield* Scope.make()
+      yield* (yield* Scope.provide(read(), scope)).take
+      yield* Scope.close(scope, Exit.void)
+      yield* Orchestrator.fork(Effect.never, options)
+      const forked = looks
+      yield* TestClock.adjust("10 seconds")
+      assert.strictEqual(looks, forked)
+    }).pipe(Effect.provide(layer), Effect.scoped))
+
+  it.effect("tells of the nodes that it is asked for, also what is no event", () =>
+    Effect.gen(function*() {
+      const mailbox = yield* Mailbox.make<string>({ name: "inbox", capacity: 10 })
+      yield* Orchestrator.fork(Effect.never, { name: "other" })
+      const { kernel } = yield* Orchestrator
+      const id = [...kernel.nodes.values()][0]?.id ?? ""
+      const { take } = yield* read(undefined, { ids: [id, "r-99", "__proto__"], topics: ["rows"] })
+      const [, snapshot] = yield* take
+      assert.deepStrictEqual(snapshot?.data.rows.map((row: any) => [row.path, row.stats.length]), [["/app/inbox", 0]])
+      yield* Orchestrator.fork(Effect.never, { name: "another" })
+      yield* Mailbox.send(mailbox, "a")
+      yield* TestClock.adjust("500 millis")
+      const frames = yield* take
+      assert.deepStrictEqual(kinds(frames), ["delta"])
+      assert.deepStrictEqual(frames[0]?.data.rows.map((row: any) => [row.path, row.stats.length]), [["/app/inbox", 1]])
+      yield* TestClock.adjust("5 seconds")
+      assert.deepStrictEqual(yield* take, [])
+    }).pipe(Effect.scoped, Effect.provide(layer)))
+
+  it.effect("tells only what it is asked about", () =>
+    Effect.gen(function*() {
+      const events = yield* read(undefined, { topics: ["events"] })
+      const sums = yield* read(undefined, { topics: ["overview"] })
+      for (const { take } of [events, sums]) assert.deepStrictEqual((yield* take)[1]?.data.rows, [])
+      yield* Orchestrator.fork(Effect.never, { name: "poller" })
+      yield* TestClock.adjust("500 millis")
+      assert.deepStrictEqual(kinds(yield* events.take), ["event", "event"])
+      const [delta, ...none] = yield* sums.take
+      assert.deepStrictEqual(none, [])
+      assert.deepInclude(delta?.data, { rows: [], removed: [] })
+      assert.strictEqual(delta?.data.summary.running, 1)
+    }).pipe(Effect.scoped, Effect.provide(layer)))
+
+  it.effect(
+    "goes on from what is now for a reader who is more than a megabyte behind, and holds nothing for it",
+    () =>
+      Effect.gen(function*() {
+        const rows = 300
+        const note = "x".repeat(1000)
+        const states = yield* Effect.forEach(Array.from({ length: rows }), () =>
+          Effect.gen(function*() {
+            const mailbox = yield* Mailbox.make<string>({ name: note, capacity: 1000 })
+            return mailbox
+          }))
+        const stream = yield* Feed.use((feed) => feed.open())
+        const slow = yield* Queue.bounded<string>(1)
+        yield* Effect.forkScoped(Stream.runForEach(stream, (text) => Queue.offer(slow, text)))
+        const fast = yield* read()
+        yield* fast.take
+        // Every half second each of the rows changes: some 800 KB.
+        const change = Effect.andThen(
+          Effect.forEach(states, (mailbox) => Mailbox.send(mailbox, "a"), { discard: true }),
+          TestClock.adjust("500 millis")
+        )
+        yield* Effect.andThen(change, change)
+        const all = yield* fast.take
+        assert.isAbove(JSON.stringify(all).length, 1_300_000)
+        const late: Array<Frame> = []
+        yield* Effect.forkScoped(Effect.forever(Effect.map(Queue.take(slow), (text) => late.push(parse(text)))))
+        for (let n = 0; n < 20; n++) yield* settled
+        // What had begun when it stopped, and then what is now: nothing of what was in between.
+        const told = late.flatMap(({ data }) => data.rows ?? [])
+        const first = told.find((row: any) => row.kind === "mailbox")?.id
+        const seen = told.filter((row: any) => row.id === first).map((row: any) => row.stats.length)
+        assert.deepStrictEqual(seen.filter((length: number) => length === 1), [])
+        const last = new Map(late.flatMap(({ data }) => data.rows ?? []).map((row: any) => [row.id, row.stats?.length]))
+        assert.deepStrictEqual([...last.values()].filter((length) => length === 2).length, rows)
+        // Frames are kept for who comes back, but not more than 2 MiB of them.
+        const { id } = all[0] ?? assert.fail()
+        yield* Effect.andThen(change, Effect.andThen(change, change))
+        assert.deepStrictEqual(kinds(yield* (yield* read(id)).take).slice(0, 2), ["hello", "reset"])
+      }).pipe(Effect.scoped, Effect.provide(layer)),
+    10_000
+  )
+
+  it.effect("counts its streams, and what they were too slow for", () =>
+    Effect.gen(function*() {
+      const value = (name: string, signal?: string) =>
+        Effect.map(Effect.flatMap(Telemetry, ({ collect }) => collect), (meters) => {
+          const series = meters.find(({ metric }) => metric.name === name)?.series.values() ?? []
+          return [...series].find(({ attributes }) => signal === undefined || attributes[0]?.[1] === signal)?.value ?? 0
+        })
+      const feed = yield* Feed
+      const { fiber, take } = yield* read()
+      yield* read()
+      yield* take
+      assert.strictEqual(yield* value("orchestra.http.stream.active"), 2)
+      for (let n = 0; n < 1000; n++) yield* Orchestrator.fork(Effect.void, { name: "short" })
+      yield* take
+      const { active, dropped, limit } = feed.stats()
+      assert.deepStrictEqual([active, limit], [2, 16])
+      assert.isAbove(dropped, 0)
+      assert.strictEqual(yield* value("orchestra.telemetry.dropped.items", "stream"), dropped)
+      yield* Fiber.interrupt(fiber)
+    }).pipe(Effect.scoped, Effect.provide(layer)))
 
   it.effect("ends its streams when it is closed", () =>
     Effect.gen(function*() {

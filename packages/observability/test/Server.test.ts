@@ -17,9 +17,9 @@ const mounted = Effect.fnUntraced(function*(options?: Server.RouterOptions) {
   const app = yield* HttpRouter.toHttpEffect(Layer.provide(Server.router(options), Layer.succeedContext(context)))
   type PerRequest = HttpServerRequest.HttpServerRequest | Scope.Scope
   const handler = HttpEffect.toWebHandlerWith<Orchestrator, PerRequest>(context)(app)
-  return (path: string, headers: Record<string, string> = {}) =>
+  return (path: string, headers: Record<string, string> = {}, method = "GET") =>
     Effect.promise(() =>
-      handler(new Request(`http://localhost${path}`, { headers: { host: "localhost", ...headers } }))
+      handler(new Request(`http://localhost${path}`, { method, headers: { host: "localhost", ...headers } }))
     )
 })
 
@@ -54,7 +54,7 @@ describe("Server", () => {
         const types: ReadonlyArray<readonly [string, string]> = [
           ["/healthz", "text/plain"],
           ["/readyz", "application/json"],
-          ["/metrics", Prometheus.contentType],
+          ["/metrics", Prometheus.contentTypes.text],
           ["/orchestra", "text/html; charset=utf-8"],
           ["/orchestra/routines/r-1?q=x", "text/html; charset=utf-8"],
           [`${api}/overview`, "application/json"],
@@ -91,6 +91,8 @@ describe("Server", () => {
           [`${api}/tree?depth=9`, 400, "depth"],
           [`${api}/tree?root=/nope`, 404, "/nope"],
           [`${api}/nothing`, 404, "nothing"],
+          [`${api}/routines/%`, 404, "nothing"],
+          [`${api}/routines/${"r".repeat(200)}`, 404, "nothing"],
           ["/orchestra/api", 404, "nothing"]
         ]
         for (const [path, status, detail] of paths) {
@@ -100,6 +102,24 @@ describe("Server", () => {
           assert.deepInclude(problem, { status }, path)
           assert.include(problem.detail, detail)
         }
+      }).pipe(Effect.scoped, Effect.provide(app)))
+
+    it.effect("answers HEAD as it does GET, and a method that it does not have with a document", () =>
+      Effect.gen(function*() {
+        const get = yield* mounted({ token: Redacted.make("secret") })
+        for (
+          const path of [`${api}/overview`, `${api}/routines`, `${api}/dump`, `${api}/stream`, "/debug/pprof/block"]
+        ) {
+          const head = yield* get(path, {}, "HEAD")
+          assert.deepStrictEqual([head.status, yield* text(head)], [path.startsWith("/debug") ? 403 : 401, ""], path)
+        }
+        const ours = { authorization: "Bearer secret" }
+        const head = yield* get(`${api}/routines`, ours, "HEAD")
+        assert.deepStrictEqual([head.status, yield* text(head)], [200, ""])
+        assert.strictEqual((yield* get(`${api}/nothing`, ours, "HEAD")).status, 404)
+        const response = yield* get(`${api}/routines`, { ...ours, "content-type": "application/json" }, "PUT")
+        assert.strictEqual(response.headers.get("content-type"), "application/problem+json")
+        assert.deepInclude(yield* json(response), { status: 404 })
       }).pipe(Effect.scoped, Effect.provide(app)))
 
     it.effect("serves a page without inline code, and its assets under names that change with them", () =>
@@ -276,7 +296,7 @@ describe("Server", () => {
             while (!received.includes(text)) received += (await chunks.read()).value ?? assert.fail(received)
           })
         yield* until("event: snapshot")
-        assert.match(received, /^id: 1\nevent: hello\ndata: \{.*\}\n\nid: 2\nevent: reset\n/)
+        assert.match(received, /^event: hello\ndata: \{.*\}\n\nevent: reset\n/)
         yield* Orchestrator.fork(Effect.never, { name: "poller" })
         yield* until("\"_tag\":\"Ready\"")
         yield* until("event: delta")

@@ -1,8 +1,8 @@
-import { Orchestrator } from "@effect-orchestra/core"
+import { Orchestrator, Routine } from "@effect-orchestra/core"
 import { Meter, Prometheus, Telemetry } from "@effect-orchestra/observability"
 import { Child, Supervisor } from "@effect-orchestra/supervisor"
 import { assert, describe, it } from "@effect/vitest"
-import { Data, Deferred, Effect, Layer, Logger } from "effect"
+import { Context, Data, Deferred, Effect, Layer, Logger } from "effect"
 import { TestClock } from "effect/testing"
 
 const layer = Layer.provideMerge(Telemetry.layer, Orchestrator.layerWith({ name: "app" }))
@@ -56,6 +56,20 @@ describe("Telemetry", () => {
         `${prefix}_sum{${failed}} 20`
       ])
       assert.strictEqual(lines.length, 2 * (17 + 2))
+    }).pipe(Effect.provide([layer, Logger.layer([])])))
+
+  it.effect("tells apart the errors that runs of one routine end with, one after the other", () =>
+    Effect.gen(function*() {
+      for (const error of [new Oops({ message: "no" }), "a text", new Oops({ message: "no" })]) {
+        const routine = yield* Orchestrator.fork(Effect.fail(error), { name: "job" })
+        yield* Effect.exit(Routine.await(routine))
+      }
+      const prefix = "orchestra_routine_run_duration_seconds_count"
+      const failed = "orchestra_routine_name=\"job\",orchestra_exit_reason=\"failure\""
+      assert.deepStrictEqual(yield* samples(prefix), [
+        `${prefix}{${failed},error_type="Oops"} 2`,
+        `${prefix}{${failed},error_type="_OTHER"} 1`
+      ])
     }).pipe(Effect.provide([layer, Logger.layer([])])))
 
   it.effect("counts decisions, restarts by their reason, and shows how much of the budget is used", () =>
@@ -126,6 +140,83 @@ describe("Telemetry", () => {
         assert.strictEqual(logged.length, 1)
       }).pipe(Effect.provide([layer, logger]))
     }))
+
+  it.effect("shares one overflow among the metrics of a tree, and goes on counting what it knows", () =>
+    Effect.gen(function*() {
+      for (let n = 0; n < 300; n++) {
+        yield* Effect.flatMap(Orchestrator.fork(Effect.void, { name: `name-${n}` }), Routine.await)
+      }
+      yield* Effect.flatMap(Orchestrator.fork(Effect.void, { name: "name-0" }), Routine.await)
+      const runs = yield* samples("orchestra_routine_run_duration_seconds_count{")
+      assert.strictEqual(runs.length, 201)
+      assert.includeMembers(runs, [
+        "orchestra_routine_run_duration_seconds_count{orchestra_routine_name=\"name-0\"," +
+        "orchestra_exit_reason=\"success\"} 2",
+        "orchestra_routine_run_duration_seconds_count{otel_metric_overflow=\"true\"} 100"
+      ])
+      const starts = yield* samples("orchestra_routine_starts_total{otel")
+      assert.deepStrictEqual(starts, ["orchestra_routine_starts_total{otel_metric_overflow=\"true\"} 100"])
+    }).pipe(Effect.provide([layer, Logger.layer([])])))
+
+  it.effect("counts what was dropped, the streams that are open, and its own series", () =>
+    Effect.gen(function*() {
+      const { collect, dropped, streaming } = yield* Telemetry
+      dropped("span", 3)
+      dropped("span", 2)
+      dropped("log", 1)
+      streaming(1)
+      streaming(1)
+      streaming(-1)
+      assert.deepStrictEqual(yield* samples("orchestra_telemetry_dropped_items_total"), [
+        "orchestra_telemetry_dropped_items_total{orchestra_telemetry_signal=\"span\"} 5",
+        "orchestra_telemetry_dropped_items_total{orchestra_telemetry_signal=\"log\"} 1"
+      ])
+      assert.deepStrictEqual(yield* samples("orchestra_http_stream_active"), ["orchestra_http_stream_active 1"])
+      const meters = yield* collect
+      const series = meters.reduce((sum, { series }) => sum + series.size, 0)
+      const told = meters.find(({ metric }) => metric.name === "orchestra.telemetry.series")
+      assert.strictEqual([...told?.series.values() ?? []][0]?.value, series)
+    }).pipe(Effect.provide(layer)))
+
+  it.effect("is the same for all who share it, and their own when there is none", () =>
+    Effect.gen(function*() {
+      class One extends Context.Service<One, string>()("One") {}
+      class Two extends Context.Service<Two, string>()("Two") {}
+      const seen = Effect.map(Telemetry, ({ instance }) => instance)
+      const sharing = <I>(service: Context.Key<I, string>) =>
+        Layer.provide(Layer.effect(service, seen), Telemetry.shared)
+      const both = Layer.mergeAll(sharing(One), sharing(Two))
+      const alone = Effect.all([One, Two]).pipe(Effect.provide(Layer.provide(both, Orchestrator.layer)))
+      const [one, two] = yield* alone
+      assert.strictEqual(one, two)
+      const program = Effect.all([seen, One, Two])
+      const given = Layer.provideMerge(Telemetry.layerWith({}), Orchestrator.layer)
+      const all = yield* Effect.provide(program, Layer.provideMerge(both, given))
+      assert.strictEqual(new Set(all).size, 1)
+    }))
+
+  it.effect("says since when it counts, and adds to what is measured what it is told to", () =>
+    Effect.gen(function*() {
+      yield* TestClock.adjust("1 hour")
+      const options = { resource: { "service.version": "1.2.3", "service.name": "shop" } }
+      const made = Layer.provideMerge(Telemetry.layerWith(options), Orchestrator.layerWith({ name: "app" }))
+      const { resource, since } = yield* Effect.provide(Telemetry, made)
+      assert.strictEqual(since, 3_600_000)
+      assert.include(resource, { "service.version": "1.2.3", "service.name": "shop", "process.runtime.name": "nodejs" })
+    }))
+
+  it.effect("counts nothing any more once its layer is closed", () =>
+    Effect.gen(function*() {
+      const { kernel } = yield* Orchestrator
+      yield* Effect.scoped(Layer.build(Telemetry.layer))
+      assert.isUndefined(kernel.observers)
+    }).pipe(Effect.provide(Orchestrator.layer)))
+
+  it.effect("makes no events: only who listens to them pays for them", () =>
+    Effect.gen(function*() {
+      const { kernel } = yield* Orchestrator
+      assert.isFalse(kernel.bus.observed)
+    }).pipe(Effect.provide(layer)))
 
   it.effect("names the process and gives each start of it a name of its own", () =>
     Effect.gen(function*() {
