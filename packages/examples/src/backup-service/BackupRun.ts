@@ -14,6 +14,9 @@ import * as Survey from "./Survey.ts"
 /** Files that are read and stored at the same time. */
 const concurrency = 4
 
+/** Files of a run that get a span each. The first scan of a large source would make as many as it has files. */
+const tracedFiles = 100
+
 /** Milliseconds in which a file may be modified twice and keep its time of modification. */
 const clockTick = 2000
 
@@ -81,6 +84,11 @@ export const make = Effect.fnUntraced(function*(changes: Changes) {
           : Effect.as(onFailure(key, error), "failed" as const))
   )
 
+  const tracedBackUp = (key: string, found: Survey.Found) =>
+    Effect.tap(backUp(key, found), (outcome) => Effect.annotateCurrentSpan("backup.outcome", outcome)).pipe(
+      Effect.withSpan("back up file", { attributes: { "file.path": key, "file.size": found.size } })
+    )
+
   return Effect.fnUntraced(function*(changed: ReadonlySet<string>) {
     const kind = changed.has(source) ? "scan" : "change"
     const roots = kind === "scan" ? [source] : Array.from(changed)
@@ -99,6 +107,7 @@ export const make = Effect.fnUntraced(function*(changes: Changes) {
       failed: survey.unreadable.length
     }
     const toldBefore = failuresTold
+    yield* Effect.annotateCurrentSpan({ "backup.kind": kind, "backup.files.new": unknown.length })
     if (kind === "scan") {
       failedBefore = failing
       failing = new Set()
@@ -107,11 +116,15 @@ export const make = Effect.fnUntraced(function*(changes: Changes) {
       counts.deleted = yield* database.markDeleted(gone)
       yield* Effect.forEach(survey.unreadable, (error) => onFailure(error.path, error), { discard: true })
       let done = 0
-      yield* Effect.forEach(unknown, ([key, found]) =>
-        Effect.flatMap(backUp(key, found), (outcome) => {
-          counts[outcome]++
-          return kind === "scan" ? display.progress(++done, unknown.length) : Effect.void
-        }), { concurrency, discard: true })
+      yield* Effect.forEach(
+        unknown,
+        ([key, found], index) =>
+          Effect.flatMap(index < tracedFiles ? tracedBackUp(key, found) : backUp(key, found), (outcome) => {
+            counts[outcome]++
+            return kind === "scan" ? display.progress(++done, unknown.length) : Effect.void
+          }),
+        { concurrency, discard: true }
+      )
     })
     yield* Effect.acquireUseRelease(
       database.startRun(kind),

@@ -40,6 +40,23 @@ export const options = {
   ).pipe(Flag.optional),
   port: port("port", "BACKUP_PORT", 8080, "The port of the API"),
   orchestraPort: port("orchestra-port", "BACKUP_ORCHESTRA_PORT", 9090, "The port that shows the service at work"),
+  otlp: Flag.String("otlp").pipe(
+    Flag.withDescription(
+      "Send traces, logs and metrics to this OpenTelemetry Collector, http://127.0.0.1:4318 say (BACKUP_OTLP)"
+    ),
+    Flag.withFallbackConfig(Config.String("BACKUP_OTLP")),
+    Flag.optional
+  ),
+  token: Flag.Redacted("token").pipe(
+    Flag.withDescription("Ask for this token at the orchestra port, better given as the variable (BACKUP_TOKEN)"),
+    Flag.withFallbackConfig(Config.Redacted("BACKUP_TOKEN")),
+    Flag.optional
+  ),
+  profile: Flag.Boolean("profile").pipe(
+    Flag.withDescription("Give out profiles below /debug/pprof, at the orchestra port (BACKUP_PROFILE)"),
+    Flag.withFallbackConfig(Config.Boolean("BACKUP_PROFILE")),
+    Flag.withDefault(false)
+  ),
   chaos: Flag.Boolean("chaos").pipe(
     Flag.withDescription("Let POST /chaos/{database|watcher|api} kill that part (BACKUP_CHAOS)"),
     Flag.withFallbackConfig(Config.Boolean("BACKUP_CHAOS")),

@@ -8,8 +8,9 @@
  * From here on read Store (AtomicFile, StoreLock), then the three parts: Database (Sqlite), FileWatcher (BackupRun,
  * Survey, Changes), ApiServer (Api, ApiHandlers, Restore). Chaos kills them.
  */
+import { Orchestrator } from "@effect-orchestra/core"
 import * as NodeMain from "@effect-orchestra/core/NodeMain"
-import { Server } from "@effect-orchestra/observability"
+import { Metering, Otlp, Server, Telemetry } from "@effect-orchestra/observability"
 import { Backoff, Child, Supervisor, SupervisorError } from "@effect-orchestra/supervisor"
 import { Cause, Console, type Duration, Effect, Layer, Logger, Option, Runtime, Schema, Stream } from "effect"
 import { Command } from "effect/cli"
@@ -65,7 +66,7 @@ const summarize = Effect.gen(function*() {
 
 const command = Command.make("backup-service", options, (given) => {
   const port = given.orchestraPort
-  const orchestra = Server.layer({ port }).pipe(
+  const orchestra = Server.layer({ port, profile: given.profile, token: Option.getOrUndefined(given.token) }).pipe(
     Layer.catchTag(
       "ServeError",
       ({ cause }) =>
@@ -82,6 +83,12 @@ const command = Command.make("backup-service", options, (given) => {
     // Before the servers: a second instance is to hear of the first one, not of a port.
     Layer.provideMerge(Store.layer),
     Layer.provideMerge(settings),
+    Layer.provideMerge(Option.match(given.otlp, {
+      onNone: () => Layer.empty,
+      onSome: (endpoint) => Otlp.layer({ endpoint })
+    })),
+    // One for the server and the Collector, so that both tell the same.
+    Layer.provideMerge(Telemetry.layerWith({ resource: { "service.name": "backup-service" } })),
     Layer.provideMerge(logger)
   )
   return Effect.andThen(run(given.for), summarize).pipe(Effect.provide(environment), Effect.catch(tell))
@@ -102,4 +109,9 @@ class Told extends Schema.TaggedError<Told>()("Told", { exitCode: Schema.Int }) 
   override readonly [Runtime.errorReported] = false
 }
 
-NodeMain.runCommand(command, { version: "0.1.0", stopWithParent: true })
+NodeMain.runCommand(command, {
+  version: "0.1.0",
+  stopWithParent: true,
+  // Below all that runs, so that it knows which routine takes the CPU.
+  orchestrator: Layer.provide(Orchestrator.layer, Metering.layer)
+})
