@@ -1,7 +1,8 @@
-/** Rows 8 and 9: messages through a mailbox, one by one and in batches, against a raw `Queue`, Go and OTP. */
+/** Rows 8, 9 and 14: messages through a mailbox, one by one and in batches, against a raw `Queue`, Go and OTP. */
 import { Mailbox } from "@effect-orchestra/core"
 import { Effect, Queue, type Scope, Stream } from "effect"
-import { against, type Size, timed, type Work } from "./Bench.ts"
+import { against, type Size, type Source, timed, type Work } from "./Bench.ts"
+import { observed } from "./observed.ts"
 import type { Peers } from "./Peer.ts"
 
 const capacity = 512
@@ -32,15 +33,18 @@ export const works = (
 ): Effect.Effect<ReadonlyArray<Work>, never, Scope.Scope> =>
   Effect.gen(function*() {
     const mailbox = yield* Mailbox.make<number>({ capacity })
+    const watched = yield* Effect.provideContext(Mailbox.make<number>({ capacity }), yield* observed)
     const queue = yield* Queue.bounded<number>(capacity)
-    const ours: Channel = {
-      name: "Mailbox",
+    const channel = (name: string, mailbox: Mailbox.Mailbox<number>): Channel => ({
+      name,
       send: Mailbox.send(mailbox, 1),
       receive: Mailbox.receive(mailbox),
       sendAll: Mailbox.sendAll(mailbox, batch),
       receiveAll: Mailbox.receiveAll(mailbox),
       stream: Mailbox.stream(mailbox)
-    }
+    })
+    const ours = channel("Mailbox", mailbox)
+    const listened = channel("Mailbox with telemetry", watched)
     const raw: Channel = {
       name: "raw Queue",
       send: Queue.offer(queue, 1),
@@ -86,14 +90,20 @@ export const works = (
     ]] as const
     const one = { row: 8, work: "send + receive" }
     const many = { row: 9, work: "a message in batches of 512" }
+    const oursAlone = alone(ours)
+    const oursBetween = between(ours)
+    const told = (work: string, ours: Source, silent: Source) =>
+      against({ row: 14, work: `${one.work}, ${work}, telemetry on`, ours }, [[silent, 1.03]])
     return [
       {
         row: 8,
         rounds,
         warmUp,
         figures: [
-          ...against({ ...one, work: `${one.work}, one fiber`, ours: alone(ours) }, [[alone(raw), 1.2]]),
-          ...against({ ...one, work: `${one.work}, two fibers`, ours: between(ours) }, [[between(raw), 1.2]])
+          ...against({ ...one, work: `${one.work}, one fiber`, ours: oursAlone }, [[alone(raw), 1.2]]),
+          ...against({ ...one, work: `${one.work}, two fibers`, ours: oursBetween }, [[between(raw), 1.2]]),
+          ...told("one fiber", alone(listened), oursAlone),
+          ...told("two fibers", between(listened), oursBetween)
         ]
       },
       {

@@ -7,12 +7,14 @@ import * as NodeMain from "@effect-orchestra/core/NodeMain"
 import { Console, Effect, FileSystem, Option } from "effect"
 import { Command, Flag } from "effect/cli"
 import { fileURLToPath } from "node:url"
+import * as api from "./api.ts"
 import * as beat from "./beat.ts"
 import { measure, type Result, type Size, size, type Work } from "./Bench.ts"
 import * as bundle from "./bundle.ts"
 import * as bus from "./bus.ts"
 import * as group from "./group.ts"
 import * as mailbox from "./mailbox.ts"
+import * as metering from "./metering.ts"
 import { table, withFigures } from "./Page.ts"
 import * as Peer from "./Peer.ts"
 import * as population from "./population.ts"
@@ -35,6 +37,8 @@ const works = (size: Size) =>
       ...(yield* mailbox.works(size, peers)),
       yield* bus.work(size),
       yield* beat.work(size),
+      api.work(size),
+      yield* metering.work(size),
       group.work(size, peers),
       bundle.work
     ]

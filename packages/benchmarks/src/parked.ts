@@ -6,7 +6,7 @@
 import { Orchestrator, type Routine } from "@effect-orchestra/core"
 import { DynamicSupervisor } from "@effect-orchestra/supervisor"
 import { Effect, Exit, Scope } from "effect"
-import { PerformanceObserver } from "node:perf_hooks"
+import { forget, longest, turns } from "./Turns.ts"
 
 const [kind = "", count = "", warmUp = ""] = process.argv.slice(2)
 
@@ -45,44 +45,6 @@ const populations: { readonly [kind: string]: Effect.Effect<Population, never, O
 }
 
 const nanos = () => Number(process.hrtime.bigint())
-
-type Span = readonly [from: number, to: number]
-
-const collections: Array<Span> = []
-new PerformanceObserver((list) => {
-  for (const { duration, startTime } of list.getEntries()) collections.push([startTime, startTime + duration])
-}).observe({ entryTypes: ["gc"] })
-
-const inside = ([from, to]: Span, [begin, end]: Span) => Math.max(0, Math.min(to, end) - Math.max(from, begin))
-
-/** The turns of the event loop while the effect ran. */
-const turns = (effect: Effect.Effect<unknown>) =>
-  Effect.suspend(() => {
-    const spans: Array<Span> = []
-    let last = performance.now()
-    const look = () => {
-      const now = performance.now()
-      spans.push([last, now])
-      last = now
-    }
-    let next = setImmediate(function turn() {
-      look()
-      next = setImmediate(turn)
-    })
-    return Effect.map(effect, () => {
-      clearImmediate(next)
-      look()
-      return spans
-    })
-  })
-
-/** The longest of them in milliseconds: as it was, and without the garbage collections that fell into it. */
-const longest = (spans: ReadonlyArray<Span>) => ({
-  pause: Math.max(...spans.map(([from, to]) => to - from)),
-  slice: Math.max(
-    ...spans.map((span) => collections.reduce((rest, spent) => rest - inside(spent, span), span[1] - span[0]))
-  )
-})
 
 const used = () => {
   globalThis.gc?.()
@@ -123,7 +85,7 @@ const memory = (times: number) =>
 
 const program = Effect.gen(function*() {
   for (let i = 0; i < Number(warmUp); i++) yield* time(1000)
-  collections.length = 0
+  forget()
   const { spans, ...times } = yield* time(Number(count))
   // The collections are told later.
   yield* Effect.sleep(50)

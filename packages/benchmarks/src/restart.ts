@@ -1,8 +1,9 @@
 /** Rows 5, 14 and 16: restarting a child, one run after the other, against raw Effect, OTP and suture. */
-import { Orchestrator } from "@effect-orchestra/core"
+import type { Orchestrator } from "@effect-orchestra/core"
 import { Child, Supervisor } from "@effect-orchestra/supervisor"
-import { Deferred, Effect, Fiber, Layer, type Scope } from "effect"
+import { Deferred, Effect, Fiber, type Scope } from "effect"
 import { against, type Size, timed, type Work } from "./Bench.ts"
+import { observed } from "./observed.ts"
 import type { Peers } from "./Peer.ts"
 
 const fails = Effect.fail("failed")
@@ -33,14 +34,6 @@ const forks = (count: number, failure: Effect.Effect<never, string>, startImmedi
     })
   )
 
-/** An orchestrator of its own that tells a hook whatever happens. */
-const watched = Effect.gen(function*() {
-  const orchestrator = yield* Layer.build(Orchestrator.layerWith({}))
-  let events = 0
-  yield* Effect.provideContext(Orchestrator.instrument(() => void events++), orchestrator)
-  return orchestrator
-})
-
 export const work = (
   { rounds, smoke, warmUp }: Size,
   { go, otp }: Peers
@@ -48,7 +41,7 @@ export const work = (
   Effect.gen(function*() {
     const count = smoke ? 100 : 10_000
     const orchestrator = yield* Effect.context<Orchestrator>()
-    const told = yield* watched
+    const told = yield* observed
     const supervised = (failure: Effect.Effect<never, string>) =>
       timed("Supervisor", count, Effect.provideContext(restarts(count, failure), orchestrator))
     const raw = (failure: Effect.Effect<never, string>) => ({
@@ -56,7 +49,7 @@ export const work = (
       atOnce: timed("raw fork + await, started at once", count, forks(count, failure, true))
     })
     const listened = (failure: Effect.Effect<never, string>) =>
-      timed("Supervisor with a hook", count, Effect.provideContext(restarts(count, failure), told))
+      timed("Supervisor with telemetry", count, Effect.provideContext(restarts(count, failure), told))
 
     const ours = supervised(fails)
     const oursYielding = supervised(yields)
