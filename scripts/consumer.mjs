@@ -1,5 +1,6 @@
 // Packs every published package, installs the tarballs with plain npm outside the workspace, and there imports every
-// entry point, type-checks them together with `consumer/program.ts`, and runs both.
+// entry point, type-checks them together with `consumer/program.ts`, and runs both. Entry points that need optional peers
+// come last, when those are installed as a README says: everything else must do without them.
 import { execFileSync } from "node:child_process"
 import { cpSync, existsSync, globSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
@@ -43,14 +44,15 @@ try {
     return modules.map((file) => join(name, file.replace(/(\/?index)?\.js$/, "")))
   })
 
-  writeFileSync(
-    join(project, "entries.ts"),
-    [
-      ...entries.map((entry, index) => `import * as entry${index} from "${entry}"`),
-      `const entries = [${entries.map((_, index) => `entry${index}`).join(", ")}]`,
-      "console.log(`${entries.length} entry points, ${entries.flatMap(Object.keys).length} exports`)\n"
-    ].join("\n")
-  )
+  const importAll = (entries) =>
+    writeFileSync(
+      join(project, "entries.ts"),
+      [
+        ...entries.map((entry, index) => `import * as entry${index} from "${entry}"`),
+        `const entries = [${entries.map((_, index) => `entry${index}`).join(", ")}]`,
+        "console.log(`${entries.length} entry points, ${entries.flatMap(Object.keys).length} exports`)\n"
+      ].join("\n")
+    )
   cpSync("scripts/consumer/program.ts", join(project, "program.ts"))
   writeFileSync(
     join(project, "tsconfig.json"),
@@ -67,8 +69,20 @@ try {
       }
     })
   )
-  console.log(String(run(project, join(project, "node_modules/.bin/tsc"), "--project", ".")))
-  for (const program of ["entries.ts", "program.ts"]) process.stdout.write(run(project, process.execPath, program))
+  const check = (entries, ...programs) => {
+    importAll(entries)
+    console.log(String(run(project, join(project, "node_modules/.bin/tsc"), "--project", ".")))
+    for (const program of ["entries.ts", ...programs]) process.stdout.write(run(project, process.execPath, program))
+  }
+  const needsPeers = "@effect-orchestra/observability/OpenTelemetry"
+  assert(entries.includes(needsPeers), `there is no ${needsPeers}`)
+  assert(!existsSync(join(project, "node_modules/@opentelemetry")), "the packages of OpenTelemetry are not optional")
+  check(entries.filter((entry) => entry !== needsPeers), "program.ts")
+  const readme = readFileSync("packages/observability/README.md", "utf8")
+  const [, peers] = /^npm install (@effect\/opentelemetry.*)$/m.exec(readme) ?? []
+  assert(peers !== undefined, "the README does not say what OpenTelemetry needs")
+  console.log(String(run(project, "npm", "install", "--no-audit", "--no-fund", ...peers.split(" "))))
+  check(entries)
   console.log(`consumer: ${published.length} packages, ${entries.length} entry points`)
 } catch (error) {
   // What the failed command said on its standard output is the reason.
