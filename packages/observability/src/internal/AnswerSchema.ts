@@ -436,10 +436,10 @@ const direction = Schema.optionalKey(Schema.Literals(["asc", "desc"]))
 export const routineSorts = ["problem", "name", "path", "state", "since", "restarts"] as const
 
 /** @since 0.1.0 */
-export const nodeSorts = ["path", "name", "since"] as const
+const nodeSorts = ["path", "name", "since"] as const
 
 /** @since 0.1.0 */
-export const mailboxSorts = ["utilization", "depth", ...nodeSorts] as const
+const mailboxSorts = ["utilization", "depth", ...nodeSorts] as const
 
 /** One or several, repeated (`state=a&state=b`) or in one value (`state=a,b`). */
 const Several = Schema.Union([Schema.String, Schema.Array(Schema.String)])

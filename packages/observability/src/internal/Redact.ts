@@ -6,7 +6,7 @@ export type Redact = (text: string) => string
 /** What a redactor is given at most: it is user code, and runs in the step of a request. */
 const looked = 16 * 1024
 
-export const shownText = 4 * 1024
+const shownText = 4 * 1024
 
 /** Of a redactor that throws nothing is shown. Redacted first and cut then: half a secret matches no pattern. */
 export const redacting = (redact: Redact | undefined): Redact => (text) => {

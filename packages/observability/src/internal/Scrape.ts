@@ -137,7 +137,7 @@ const preference = (
   return { quality: 0, rank: types.length, index: ranges.length }
 }
 
-export const acceptsGzip = (header: string | undefined): boolean => {
+const acceptsGzip = (header: string | undefined): boolean => {
   const codings = (header ?? "").split(",").map(mediaRange)
   const named = codings.find(({ type }) => type === "gzip" || type === "x-gzip") ??
     codings.find(({ type }) => type === "*")
