@@ -16,6 +16,7 @@ import * as CliError from "effect/cli/CliError"
 import * as CliOutput from "effect/cli/CliOutput"
 import * as Command from "effect/cli/Command"
 import * as Console from "effect/Console"
+import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -46,9 +47,33 @@ export interface RunOptions {
 
 const exitCodes = { SIGHUP: 129, SIGINT: 130, SIGTERM: 143 } as const
 
-type Signal = keyof typeof exitCodes
+/**
+ * A signal that stops the program.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Signal = keyof typeof exitCodes
 
 const signals: ReadonlyArray<Signal> = ["SIGHUP", "SIGINT", "SIGTERM"]
+
+/** The first signal that came, and how many wait for it. */
+const came = Deferred.makeUnsafe<Signal>()
+let watchers = 0
+
+/**
+ * Waits for the first signal, and returns it. A program in which somebody waits for it when it comes is left to end by
+ * itself for half of its grace, its report written, before it is stopped as any other is. The second signal ends the
+ * process at once. Without `run` or `runCommand` it waits for ever.
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const firstSignal: Effect.Effect<Signal> = Effect.acquireUseRelease(
+  Effect.sync(() => void watchers++),
+  () => Deferred.await(came),
+  () => Effect.sync(() => void watchers--)
+)
 
 /**
  * Runs a program, or a layer until it is stopped, with an orchestrator, and ends the process with it. The program ends
@@ -108,7 +133,11 @@ const main = <A, E>(program: Effect.Effect<A, E, Orchestrator>, options: RunOpti
   Runtime.makeRunMain(({ fiber, teardown }) => {
     const stop = Effect.fnUntraced(function*(signal: Signal) {
       const started = process.uptime()
-      const report = yield* orchestrator?.shutdown({ grace: grace / 2, interrupt: grace / 2 }, signal) ??
+      const watched = watchers > 0
+      yield* Deferred.succeed(came, signal)
+      if (watched && Option.isSome(yield* Effect.timeoutOption(Fiber.await(fiber), grace / 2))) return
+      const rest = Math.max(0, grace - (process.uptime() - started) * 1000) / 2
+      const report = yield* orchestrator?.shutdown({ grace: rest, interrupt: rest }, signal) ??
         Effect.succeed(undefined)
       if (report !== undefined && !report.clean) yield* Console.error(Shutdown.format(report))
       fiber.interruptUnsafe()
@@ -121,7 +150,8 @@ const main = <A, E>(program: Effect.Effect<A, E, Orchestrator>, options: RunOpti
     const onSignal = (signal: Signal) => {
       if (first === undefined) {
         first = { signal, at: process.uptime() }
-        Effect.runFork(stop(signal))
+        // Not before the other listeners were told: one may end the process by the signal when it finds itself alone.
+        queueMicrotask(() => Effect.runFork(stop(signal)))
       } else if (signal !== first.signal || process.uptime() - first.at > 0.2) {
         process.exit(exitCodes[signal])
       }

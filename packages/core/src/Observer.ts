@@ -85,6 +85,34 @@ export interface Carrier {
 }
 
 /**
+ * How a step of a saga, or with the direction `compensate` its compensation, ended after all its attempts, of which
+ * `failures` failed. `stuck` says that a compensation gave up.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface StepEnd {
+  readonly step: string
+  readonly direction: "forward" | "compensate"
+  readonly exit: Exit.Exit<unknown, unknown>
+  readonly millis: number
+  readonly failures: number
+  readonly stuck: boolean
+}
+
+/**
+ * How a saga ended, how long it had run, and the steps whose compensation gave up.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface SagaEnd {
+  readonly outcome: "completed" | "compensated" | "stuck" | "committed"
+  readonly millis: number
+  readonly stuck: ReadonlyArray<string>
+}
+
+/**
  * What an observer may be told. Times are monotonic milliseconds.
  *
  * @category models
@@ -148,6 +176,10 @@ export interface Observer {
   failing?(group: Node, cause: Cause.Cause<unknown>): void
   /** A group, or a round of one, has ended. */
   grouped?(group: Node, end: GroupEnd): void
+  /** A step of a saga has ended, or its compensation. */
+  stepped?(saga: Node, end: StepEnd): void
+  /** A saga has ended. It is listed until then. */
+  concluded?(saga: Node, end: SagaEnd): void
   /**
    * A stop of the whole tree enters a phase, the first being `ask`. It may enter one again: one routine is asked after
    * another was interrupted. Without a phase it is over, and `stop.phases` says how long it was in each.
@@ -248,6 +280,8 @@ export class Observers implements Hooks {
   carrier: Hooks["carrier"] = undefined
   failing: Hooks["failing"] = undefined
   grouped: Hooks["grouped"] = undefined
+  stepped: Hooks["stepped"] = undefined
+  concluded: Hooks["concluded"] = undefined
   stopping: Hooks["stopping"] = undefined
 
   constructor(kernel: Kernel) {

@@ -152,6 +152,39 @@ export const GroupSnapshot = Schema.Struct({
 export type GroupSnapshot = typeof GroupSnapshot.Type
 
 /**
+ * A step of a saga: `running` goes forward, `done` has its result and `failed` has none, `undoing` runs its
+ * compensation, `undone` had it, `stuck` is one whose compensation gave up, `not_run` one that was not tried after that.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export const SagaStep = Schema.Struct({
+  name: Schema.String,
+  state: Schema.Literals(["running", "done", "failed", "undoing", "undone", "stuck", "not_run"]),
+  attempt: Schema.Int
+})
+
+/** @since 0.1.0 */
+export type SagaStep = typeof SagaStep.Type
+
+/**
+ * A saga: whether it goes forward or back, the pivot that it has passed, if any, and its steps in the order they began.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export const SagaSnapshot = Schema.Struct({
+  kind: Schema.Literal("saga"),
+  ...nodeFields,
+  direction: Schema.Literals(["forward", "compensate"]),
+  pivot: Schema.NullOr(Schema.String),
+  steps: Schema.Array(SagaStep)
+})
+
+/** @since 0.1.0 */
+export type SagaSnapshot = typeof SagaSnapshot.Type
+
+/**
  * The counts of a mailbox since it was made, and what is in it now. Every message that it took over (`sent`: it went
  * in, a policy dropped it, or a sender waited with it when the mailbox was closed) is exactly one of these:
  *
@@ -262,6 +295,7 @@ export type NodeSnapshot =
   | RoutineSnapshot
   | SupervisorSnapshot
   | GroupSnapshot
+  | SagaSnapshot
   | MailboxSnapshot
   | TopicSnapshot
   | BusSnapshot
@@ -272,6 +306,7 @@ export const NodeSnapshot = Schema.Union([
   RoutineSnapshot,
   SupervisorSnapshot,
   GroupSnapshot,
+  SagaSnapshot,
   MailboxSnapshot,
   TopicSnapshot,
   BusSnapshot,

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Deferred, Effect } from "effect"
+import { Deferred, Effect, Schedule } from "effect"
 import { spawn } from "node:child_process"
 import { fileURLToPath } from "node:url"
 
@@ -29,6 +29,11 @@ const run = (command: string, args: ReadonlyArray<string>) =>
     child.on("close", (code) => Deferred.doneUnsafe(closed, Effect.succeed({ code, stdout, stderr })))
     return {
       up: Deferred.await(up),
+      says: (text: string) =>
+        Effect.repeat(Effect.sync(() => stdout.includes(text)), {
+          until: (said) => said,
+          schedule: Schedule.spaced("10 millis")
+        }),
       signal: (signal: NodeJS.Signals) => Effect.sync(() => child.kill(signal)),
       end: Deferred.await(closed)
     }
@@ -68,6 +73,63 @@ describe("NodeMain (processes)", () => {
       20_000
     )
   }
+
+  it.live(
+    "lets whoever waits for the first signal end by itself, and stops nothing before",
+    test(() =>
+      Effect.gen(function*() {
+        const service = yield* start("watching")
+        yield* service.up
+        yield* service.signal("SIGINT")
+        const { code, stderr, stdout } = yield* service.end
+        assert.deepStrictEqual([code, stdout, stderr], [130, "up\nreport of SIGINT\nworker stopped\n", ""])
+      })
+    ),
+    20_000
+  )
+
+  it.live(
+    "stops as any other, within the grace, what waits for the first signal and does not end",
+    test(() =>
+      Effect.gen(function*() {
+        const service = yield* start("watched")
+        yield* service.up
+        yield* service.signal("SIGTERM")
+        const { code, stdout } = yield* service.end
+        assert.deepStrictEqual([code, stdout], [143, "up\nheard\ndown\n"])
+      })
+    ),
+    20_000
+  )
+
+  it.live(
+    "listens to signals until all have heard the first, however fast the program ends",
+    test(() =>
+      Effect.gen(function*() {
+        const service = yield* start("guest")
+        yield* service.up
+        yield* service.signal("SIGINT")
+        assert.strictEqual((yield* service.end).code, 130)
+      })
+    ),
+    20_000
+  )
+
+  it.live(
+    "ends at once on a second signal while the program ends by itself",
+    test(() =>
+      Effect.gen(function*() {
+        const service = yield* start("watched")
+        yield* service.up
+        yield* service.signal("SIGTERM")
+        yield* service.says("heard")
+        yield* service.signal("SIGINT")
+        const { code, stdout } = yield* service.end
+        assert.deepStrictEqual([code, stdout], [130, "up\nheard\n"])
+      })
+    ),
+    20_000
+  )
 
   it.live(
     "names who is stuck, and exits with the code of the signal all the same",
