@@ -81,8 +81,20 @@ const sentences = {
   Restarted: (e) => `starts run ${e.incarnation} (${e.reason})`,
   Dropped: (e) => `${plural(e.dropped, "event")} came faster than this page could read, and are not shown`,
   Acted: (e) => `${e.result} by ${e.by ?? "somebody"}: ${e.action} (${e.reason})${e.detail === null ? "" : `: ${e.detail}`}`,
-  GaveUp: (e) => `gave up after ${plural(e.attempts, "restart")}: ${e.child}`
+  GaveUp: (e) => `gave up after ${plural(e.attempts, "restart")}: ${e.child}`,
+  SagaStarted: () => "begins",
+  SagaStepStarted: (e) => `${ways[e.direction]} ${e.step}${e.attempt === 1 ? "" : `, attempt ${e.attempt}`}`,
+  SagaStepEnded: (e) =>
+    `${ways[e.direction]} ${e.step}: ${e.outcome} after ${duration(e.durationMillis)}${
+      e.errorType === null ? "" : ` (${e.errorType})`
+    }`,
+  SagaEnded: (e) =>
+    `is ${e.outcome} after ${duration(e.durationMillis)}${
+      e.stuck.length === 0 ? "" : `: could not undo ${e.stuck.join(", ")}`
+    }`
 }
+
+const ways = { forward: "does", compensate: "undoes" }
 
 const decisions = {
   restart: (e) => `restarts ${e.child} (${e.reason})`,
@@ -97,6 +109,8 @@ const tones = { Exited: (e) => e.exit.reason === "failure" || e.exit.reason === 
 for (const tag of ["Restarted", "BackoffStarted", "Decided", "Dropped", "Acted"]) tones[tag] = () => "warn"
 for (const tag of ["Stuck", "Abandoned", "GaveUp"]) tones[tag] = () => "bad"
 tones.Ready = () => "ok"
+tones.SagaStepEnded = (e) => e.outcome === "success" ? "quiet" : "warn"
+tones.SagaEnded = (e) => ({ completed: "ok", compensated: "warn" })[e.outcome] ?? "bad"
 
 // ---------------------------------------------------------------------------------------------------------------------
 // What is known
@@ -290,6 +304,10 @@ const itemText = (row, below, as) => {
       return runText(row)
     case "group":
       return `${row.active} of ${row.concurrency ?? "∞"} at work`
+    case "saga": {
+      const steps = row.steps.map(({ name, state }) => `${name} ${state.replace("_", " ")}`).join(", ")
+      return `saga, ${row.direction === "forward" ? "" : "goes back, "}${steps || "no step yet"}`
+    }
     case "mailbox":
       return `mailbox of ${plural(row.stats.capacity, "message")}`
     case "topic":

@@ -23,6 +23,8 @@
  */
 import type { OrchestratorEvent } from "@effect-orchestra/core/Event"
 import { Ring } from "@effect-orchestra/core/History"
+import { path } from "@effect-orchestra/core/Kernel"
+import { observe } from "@effect-orchestra/core/Observer"
 import { Orchestrator } from "@effect-orchestra/core/Orchestrator"
 import type { GaveUp } from "@effect-orchestra/supervisor/SupervisorEvent"
 import * as Context from "effect/Context"
@@ -54,6 +56,19 @@ export interface Logged {
 }
 
 /**
+ * A saga that ended with steps that it could not undo.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface StuckSaga {
+  readonly at: number
+  readonly id: string
+  readonly path: string
+  readonly steps: ReadonlyArray<string>
+}
+
+/**
  * Counts since the log was made, and how many of each there were in the last minute.
  *
  * @category models
@@ -80,6 +95,8 @@ export class EventLog extends Context.Service<EventLog, {
   readonly evicted: () => number
   /** The last supervisors that gave up, oldest first. */
   readonly gaveUp: () => ReadonlyArray<typeof GaveUp.Type>
+  /** The last sagas that ended with something they could not undo, oldest first. */
+  readonly stuckSagas: () => ReadonlyArray<StuckSaga>
   readonly tally: () => Tally
   /** What was counted within the last 60 seconds. */
   readonly minute: () => Tally
@@ -125,6 +142,7 @@ const make = Effect.gen(function*() {
   const telemetry = Option.getOrUndefined(yield* Effect.serviceOption(Telemetry))
   const events = new Ring<OrchestratorEvent>(limit)
   const gaveUp = new Ring<typeof GaveUp.Type>(lastWords)
+  const stuckSagas = new Ring<StuckSaga>(lastWords)
   const by = new Map<string, number>()
   const tally = { starts: 0, restarts: 0, failures: 0 }
   const minutes = { starts: new Minute(), restarts: new Minute(), failures: new Minute() }
@@ -152,11 +170,19 @@ const make = Effect.gen(function*() {
     else if (event._tag === "GaveUp") gaveUp.push(event)
   })
 
+  yield* observe(orchestrator.kernel, {
+    concluded: (saga, { outcome, stuck }) => {
+      if (outcome !== "stuck") return
+      stuckSagas.push({ at: writer.shown(writer.now()), id: saga.id, path: path(saga), steps: stuck })
+    }
+  })
+
   return EventLog.of({
     all: () => events.all.map((event) => ({ event, level: levelOf(event) })),
     limit,
     evicted: () => evicted,
     gaveUp: () => gaveUp.all,
+    stuckSagas: () => stuckSagas.all,
     tally: () => ({ ...tally }),
     minute: () => {
       const now = second()
@@ -205,6 +231,9 @@ export const levelOf = (event: OrchestratorEvent): Level => {
     case "Quarantined":
       return "error"
     default:
-      return "warn"
+      return "severity" in event ? levels[String(event.severity)] ?? "warn" : "warn"
   }
 }
+
+/** What events of packages that this one does not know say themselves. */
+const levels: { readonly [severity: string]: Level } = { debug: "debug", info: "info", warning: "warn", error: "error" }

@@ -87,6 +87,7 @@ export const make = Effect.fnUntraced(function*(
   const observer: Observer = {
     // Told of every run: only where it is shown.
     ...lifecycle.showsDebug ? { ended: (record, exit) => lifecycle.ended(record, exit) } : undefined,
+    concluded: (saga, end) => lifecycle.concluded(saga, end),
     full: (mailbox, capacity) => lifecycle.full(mailbox, capacity),
     abandoned: (record, waited) => lifecycle.abandoned(record, waited)
   }

@@ -341,8 +341,6 @@ export const groupTaskActive: Metric = {
   description: "Tasks that run, of all groups of that name."
 }
 
-// What sagas will tell: the names are fixed, and have no values before there are sagas.
-
 /**
  * @category metrics
  * @since 0.1.0
@@ -352,7 +350,7 @@ export const sagaDuration: Metric = {
   kind: "histogram",
   unit: "s",
   attributes: [Attributes.sagaName, Attributes.outcome],
-  values: { [Attributes.outcome]: ["completed", "compensated", "stuck"] },
+  values: { [Attributes.outcome]: ["completed", "compensated", "stuck", "committed"] },
   description: "How long sagas took, by how they ended.",
   boundaries: seconds
 }
@@ -379,7 +377,7 @@ export const sagaStepDuration: Metric = {
   unit: "s",
   attributes: [Attributes.sagaName, Attributes.sagaStepName, Attributes.sagaStepDirection, Attributes.errorType],
   values: { [Attributes.sagaStepDirection]: ["forward", "compensate"] },
-  description: "How long the steps of sagas took, forward and in compensation.",
+  description: "How long the steps of sagas took with all their attempts, forward and in compensation.",
   boundaries: seconds
 }
 
@@ -392,7 +390,7 @@ export const sagaCompensationFailures: Metric = {
   kind: "counter",
   unit: "{failure}",
   attributes: [Attributes.sagaName, Attributes.sagaStepName],
-  description: "Compensations of steps that failed."
+  description: "Compensations of steps that gave up."
 }
 
 /**

@@ -1,6 +1,7 @@
 import { Bus, Group, Mailbox, Orchestrator, Routine, Topic } from "@effect-orchestra/core"
 import { Api, Server } from "@effect-orchestra/observability"
 import { Child, Supervisor } from "@effect-orchestra/supervisor"
+import { Saga } from "@effect-orchestra/workflow"
 import { assert, describe, it } from "@effect/vitest"
 import { Data, Deferred, Effect, Layer, Option, Schedule, Schema, type Scope } from "effect"
 import { HttpEffect, HttpRouter, type HttpServerRequest } from "effect/http"
@@ -56,6 +57,8 @@ const rich = Effect.gen(function*() {
   yield* Bus.subscribe(orders, { name: "audit" })
   yield* Bus.publish(orders, "o-1")
   yield* Group.make({ name: "batch", concurrency: 4 })
+  const charge = Saga.step("charge", { run: Effect.never, compensate: Saga.irreversible })
+  yield* Effect.forkChild(Saga.outcome(charge, { name: "order" }), { startImmediately: true })
   yield* Orchestrator.fork(Effect.never, {
     name: "poller",
     idleTimeout: "1 hour",
@@ -106,6 +109,7 @@ describe("the routes of the API", () => {
         ["/groups", Api.GroupPage],
         [`/groups/${idOf("batch")}`, Api.NodeDetail],
         ["/sagas", Api.SagaPage],
+        [`/sagas/${idOf("order")}`, Api.NodeDetail],
         ["/events", Api.EventPage],
         ["/events?since=0&level=warn&kind=Exited&path=/app/mail&limit=5", Api.EventPage],
         ["/dump", Api.Dump]
@@ -346,7 +350,8 @@ describe("the routes of the API", () => {
         `/mailboxes/${idOf("poller")}`,
         `/mailboxes/${idOf("poller")}/messages`,
         `/buses/${idOf("inbox")}`,
-        `/groups/${idOf("bus")}`
+        `/groups/${idOf("bus")}`,
+        `/sagas/${idOf("bus")}`
       ]
       for (const path of routes) {
         const response = yield* get(path)

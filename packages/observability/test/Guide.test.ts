@@ -1,5 +1,6 @@
 /**
- * What docs/observability.md says in tables and in passing, against the code. Its commands are run by the examples.
+ * What docs/observability.md says in tables and in passing, against the code, and what docs/workflow.md says of it. Its
+ * commands are run by the examples.
  */
 import { Mailbox, Orchestrator } from "@effect-orchestra/core"
 import { Api, MetricTable, OtlpSettings, Server } from "@effect-orchestra/observability"
@@ -10,6 +11,8 @@ import { fileURLToPath } from "node:url"
 
 const own = (path: string) => readFileSync(fileURLToPath(new URL(`../${path}`, import.meta.url)), "utf8")
 const page = own("../../docs/observability.md")
+/** Of both that which is said in passing. */
+const pages = page + own("../../docs/workflow.md")
 
 /** The cells of the tables whose first title is this. */
 const rows = (title: string): ReadonlyArray<ReadonlyArray<string>> =>
@@ -39,7 +42,7 @@ describe("the guide to observability says", () => {
   it("no name of a metric or of its labels that there is not", () => {
     const labels = MetricTable.all.flatMap(({ attributes }) => attributes.map(MetricTable.labelName))
     const known = new Set([...labels, ...MetricTable.all.flatMap(MetricTable.occupiedNames)])
-    const named = page.match(/\b(?:orchestra|nodejs|v8js|process)_\w+/g) ?? []
+    const named = pages.match(/\b(?:orchestra|nodejs|v8js|process)_\w+/g) ?? []
     assert.isAbove(named.length, 80)
     assert.deepStrictEqual(named.filter((name) => !known.has(name)), [])
   })
@@ -100,7 +103,7 @@ describe("the guide to observability says", () => {
         assert.strictEqual(status, expected, `${method} ${path}`)
       }
       // In passing, with what they are asked.
-      for (const [, path = ""] of page.matchAll(/`(\/(?:orchestra|debug|healthz|readyz|metrics)[^`{]*)`/g)) {
+      for (const [, path = ""] of pages.matchAll(/`(\/(?:orchestra|debug|healthz|readyz|metrics)[^`{]*)`/g)) {
         assert.include([200, 403], yield* ask(path, "GET"), path)
       }
     })
@@ -127,6 +130,7 @@ describe("the guide to observability says", () => {
   it("of rules and dashboard the names that they have", () => {
     const alerts = own("rules/orchestra.rules.yml").match(/(?<=alert: )\w+/g)
     assert.deepStrictEqual(rows("alert").map(([name]) => bare(name)), Array.from(alerts ?? []))
+    assert.includeMembers(Array.from(alerts ?? []), Array.from(pages.match(/\bOrchestra[A-Z]\w+/g) ?? []))
 
     const { panels }: { panels: ReadonlyArray<Panel> } = JSON.parse(own("grafana/orchestra.json"))
     const [, titles = "", panel] = /^Its rows are ([^.]+)\. In \*Restarts\* the panel \*(.+?)\*/m.exec(page) ?? []

@@ -1,6 +1,7 @@
 import { Bus, Group, Mailbox, Orchestrator, Routine, Subscription, Topic } from "@effect-orchestra/core"
 import { type Meter, MetricTable, Prometheus, Telemetry } from "@effect-orchestra/observability"
 import { Child, Supervisor } from "@effect-orchestra/supervisor"
+import { Saga } from "@effect-orchestra/workflow"
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber, Layer, Logger, Schedule, Schema } from "effect"
 import { TestClock } from "effect/testing"
@@ -33,7 +34,7 @@ orchestra.bus.subscription.active | gauge {subscription} | orchestra.bus.topic |
 orchestra.bus.subscription.lag.max | gauge {message} | orchestra.bus.topic | orchestra_bus_subscription_lag_max
 orchestra.group.wait.duration | histogram s | orchestra.group.name, orchestra.outcome = success failure defect interrupted, error.type | orchestra_group_wait_duration_seconds
 orchestra.group.task.active | gauge {task} | orchestra.group.name | orchestra_group_task_active
-orchestra.saga.duration | histogram s | orchestra.saga.name, orchestra.outcome = completed compensated stuck | orchestra_saga_duration_seconds
+orchestra.saga.duration | histogram s | orchestra.saga.name, orchestra.outcome = completed compensated stuck committed | orchestra_saga_duration_seconds
 orchestra.saga.active | gauge {saga} | orchestra.saga.name | orchestra_saga_active
 orchestra.saga.step.duration | histogram s | orchestra.saga.name, orchestra.saga.step.name, orchestra.saga.step.direction = forward compensate, error.type | orchestra_saga_step_duration_seconds
 orchestra.saga.compensation.failures | counter {failure} | orchestra.saga.name, orchestra.saga.step.name | orchestra_saga_compensation_failures_total
@@ -64,9 +65,8 @@ const read = (line: string) => {
 
 const rows = page.map(read)
 
-/** What has no values yet: there are no sagas, and metering is a part of its own. */
-const withoutValues = (name: string) =>
-  name.startsWith("orchestra.saga.") || /\.(cpu\.time|slice\.duration)$/.test(name)
+/** What has no values: metering is a part of its own. */
+const withoutValues = (name: string) => /\.(cpu\.time|slice\.duration)$/.test(name)
 
 const fork = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.forkChild(effect, { startImmediately: true })
 const stubborn = Effect.uninterruptible(Effect.sleep("1 hour"))
@@ -140,6 +140,23 @@ const everything = Effect.gen(function*() {
   yield* ending(Effect.die("oh"))
   yield* Fiber.interrupt(yield* fork(ending(Effect.never)))
   yield* fork(ending(Effect.never))
+
+  const saga = (
+    last: Effect.Effect<unknown, string>,
+    options: { readonly undo?: Effect.Effect<void, string>; readonly pivot?: boolean } = {}
+  ) =>
+    Saga.outcome(
+      Effect.andThen(
+        Saga.step("reserve", { run: Effect.void, compensate: () => options.undo ?? Effect.void, pivot: options.pivot }),
+        Saga.step("charge", { run: last, compensate: Saga.irreversible })
+      ),
+      { name: "order", compensationRetry: Schedule.recurs(0) }
+    )
+  yield* saga(Effect.void)
+  yield* saga(Effect.fail("no"))
+  yield* saga(Effect.fail("no"), { pivot: true })
+  yield* saga(Effect.fail("no"), { undo: Effect.fail("broken") })
+  yield* fork(saga(Effect.never))
 
   yield* Orchestrator.fork(Effect.never, { name: "drains", drain: Effect.sleep("1 second") })
   yield* Orchestrator.fork(stubborn, { name: "stubborn" })
@@ -223,6 +240,8 @@ describe("the page of metrics", () => {
           ["orchestra.mailbox.wait.duration", "orchestra.mailbox.operation"],
           ["orchestra.bus.delivered.messages", "orchestra.bus.outcome"],
           ["orchestra.group.wait.duration", "orchestra.outcome"],
+          ["orchestra.saga.duration", "orchestra.outcome"],
+          ["orchestra.saga.step.duration", "orchestra.saga.step.direction"],
           ["orchestra.shutdown.duration", "orchestra.shutdown.phase"],
           ["orchestra.telemetry.dropped.items", "orchestra.telemetry.signal"]
         ] as const

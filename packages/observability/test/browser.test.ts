@@ -1,8 +1,9 @@
 import { Orchestrator } from "@effect-orchestra/core"
 import { Server } from "@effect-orchestra/observability"
 import { Child, Supervisor } from "@effect-orchestra/supervisor"
+import { Saga } from "@effect-orchestra/workflow"
 import { assert, describe, it } from "@effect/vitest"
-import { Console, Data, Deferred, Effect, Exit, Layer, Redacted, Schedule, Scope } from "effect"
+import { Console, Data, Deferred, Effect, Exit, Fiber, Layer, Redacted, Schedule, Scope } from "effect"
 import { existsSync } from "node:fs"
 import * as Http from "node:http"
 import type { AddressInfo } from "node:net"
@@ -164,6 +165,34 @@ describe.skipIf(skip)("the page in a browser", () => {
           width
         )
       }
+    }).pipe(Effect.scoped, Effect.provide(app)), 30_000)
+
+  it.live("shows a saga with its steps, and what it cannot undo", () =>
+    Effect.gen(function*() {
+      const [charge, refund] = [yield* Deferred.make<never, RemoteError>(), yield* Deferred.make<void>()]
+      const order = Effect.gen(function*() {
+        yield* Saga.step("reserve", { run: Effect.void, compensate: () => Deferred.await(refund) })
+        yield* Saga.step("pack", { run: Effect.void, compensate: () => Effect.fail("sealed") })
+        return yield* Saga.step("charge", { run: Deferred.await(charge), compensate: Saga.irreversible })
+      })
+      const { url } = yield* Server.Server
+      const { complaints, page } = yield* open(yield* browser, `${url}/orchestra`)
+      const shown = (text: string) => Effect.promise(() => page.getByText(text).first().waitFor())
+      const saga = yield* Effect.forkChild(
+        Saga.outcome(order, { name: "order", compensationRetry: Schedule.recurs(0) })
+      )
+      yield* shown("saga, reserve done, pack done, charge running")
+      yield* Deferred.fail(charge, new RemoteError({ message: "no answer" }))
+      yield* shown("saga, goes back, reserve undoing, pack stuck, charge failed")
+      yield* Effect.promise(() => page.locator("#problem-list").getByText("cannot undo pack").waitFor())
+      yield* Deferred.succeed(refund, undefined)
+      assert.strictEqual((yield* Fiber.join(saga))._tag, "Stuck")
+      yield* shown("could not undo pack")
+      yield* Effect.promise(() => page.locator("#tree").getByText("saga,").waitFor({ state: "detached" }))
+      const events = yield* Effect.promise(() => page.locator("#events").innerText())
+      assert.match(events, /\/backup-service\/order does charge: failure after .*\(RemoteError\)/)
+      assert.match(events, /\/backup-service\/order undoes reserve: success after/)
+      assert.deepStrictEqual(complaints, [])
     }).pipe(Effect.scoped, Effect.provide(app)), 30_000)
 
   it.live("shows what the application chose as text, whatever it is", () =>

@@ -1,7 +1,7 @@
 /** The answers of the API, what it can be asked, and how it refuses. */
 import { CancelledBy } from "@effect-orchestra/core/Event"
 import * as Schema from "effect/Schema"
-import { BusRow, Cpu, Depth, GroupRow, LastExit, MailboxRow, RoutineRow, Row, TopicRow } from "./RowSchema.ts"
+import { BusRow, Cpu, Depth, GroupRow, LastExit, MailboxRow, RoutineRow, Row, SagaRow, TopicRow } from "./RowSchema.ts"
 
 /**
  * Routines by state, and how many nodes have a problem.
@@ -191,12 +191,12 @@ export const BusPage = pageOf(Schema.Union([BusRow, TopicRow]))
 export const GroupPage = pageOf(GroupRow)
 
 /**
- * The answer to `/sagas`: none, until there are sagas.
+ * The answer to `/sagas`.
  *
  * @category models
  * @since 0.1.0
  */
-export const SagaPage = pageOf(Row)
+export const SagaPage = pageOf(SagaRow)
 
 const Owner = Schema.Struct({ ...Ref, kind: Schema.String, name: Schema.String })
 

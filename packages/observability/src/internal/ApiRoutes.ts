@@ -49,7 +49,7 @@ export const routes = Effect.fnUntraced(function*(add: Add, options: ShownOption
   yield* detail("/mailboxes/:id", Details.nodeOf("mailbox"))
   yield* detail("/buses/:id", Details.nodeOf("bus", "topic"))
   yield* detail("/groups/:id", Details.nodeOf("group"))
-  yield* detail("/sagas/:id", (id) => Effect.fail(new Api.NodeNotFound({ node: id })))
+  yield* detail("/sagas/:id", Details.nodeOf("saga"))
   yield* add(
     "GET",
     `${api}/mailboxes/:id/messages`,

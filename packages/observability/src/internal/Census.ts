@@ -90,9 +90,10 @@ export class Census {
       ages: Meter.make(MetricTable.mailboxMessageAge, bounds),
       subscriptions: Meter.make(MetricTable.busSubscriptions, bounds),
       lags: Meter.make(MetricTable.busSubscriptionLag, bounds),
-      tasks: Meter.make(MetricTable.groupTaskActive, bounds)
+      tasks: Meter.make(MetricTable.groupTaskActive, bounds),
+      sagas: Meter.make(MetricTable.sagaActive, bounds)
     }
-    const { ages, budgets, heartbeats, lags, limit, subscriptions, tasks, usage, utilization } = gauges
+    const { ages, budgets, heartbeats, lags, limit, sagas, subscriptions, tasks, usage, utilization } = gauges
     const now = kernel.writer.now()
 
     const routine = (record: RoutineRecord) => {
@@ -140,6 +141,7 @@ export class Census {
       if (node.kind === "mailbox") mailbox(node)
       else if (node.kind === "topic") topic(node)
       else if (node.kind === "group") tasks.add([node.name], 0)
+      else if (node.kind === "saga") sagas.add([node.name], 1)
       else if (node.kind === "supervisor") budgets.max([node.name], budgetUtilization(budgetOf(node)))
     }
 

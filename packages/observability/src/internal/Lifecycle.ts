@@ -1,6 +1,6 @@
 /** Log lines about the lives of routines. */
 import { type Kernel, type Node, path } from "@effect-orchestra/core/Kernel"
-import type { Observer } from "@effect-orchestra/core/Observer"
+import type { Observer, SagaEnd } from "@effect-orchestra/core/Observer"
 import type { RoutineRecord } from "@effect-orchestra/core/RoutineRecord"
 import type { Deadline } from "@effect-orchestra/core/Writer"
 import * as Cause from "effect/Cause"
@@ -132,6 +132,16 @@ export class Lifecycle implements Observer {
       event: "routine.gave_up",
       message: `${path(supervisor)} gave up on ${record.name}${why}`,
       annotations: annotationsOf(record)
+    })
+  }
+
+  concluded(saga: Node, { outcome, stuck }: SagaEnd): void {
+    if (outcome !== "stuck") return
+    this.tell({
+      level: "Error",
+      event: "saga.stuck",
+      message: `${path(saga)} is stuck: what ${stuck.join(", ")} did could not be undone`,
+      annotations: { [Attributes.sagaName]: saga.name }
     })
   }
 

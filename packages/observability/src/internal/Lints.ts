@@ -1,11 +1,11 @@
 /** What is worth a look at a node, by rules. */
 import { type Node, path } from "@effect-orchestra/core/Kernel"
 import type { RoutineRecord } from "@effect-orchestra/core/RoutineRecord"
-import type { MailboxSnapshot, SupervisorSnapshot } from "@effect-orchestra/core/Snapshot"
+import type { MailboxSnapshot, SagaSnapshot, SupervisorSnapshot } from "@effect-orchestra/core/Snapshot"
 import * as Duration from "effect/Duration"
 import type { LongSlice } from "../Metering.ts"
 import type { Lint, LintRule } from "./AnswerSchema.ts"
-import { headAge, isSpent } from "./Rows.ts"
+import { headAge, isSpent, stuckOf, stuckText } from "./Rows.ts"
 
 /** In milliseconds. */
 export const bounds = {
@@ -85,6 +85,12 @@ export const supervisorLints = (node: Node, { budget }: SupervisorSnapshot): Rea
       )
     ]
     : []
+
+/** What a compensation that gave up leaves behind does not mend itself. */
+export const sagaLints = (node: Node, { steps }: SagaSnapshot): ReadonlyArray<Lint> => {
+  const stuck = stuckOf(steps)
+  return stuck.length === 0 ? [] : [lint(node, "saga_stuck", "error", null, stuckText(stuck))]
+}
 
 export const mailboxLints = (
   node: Node,

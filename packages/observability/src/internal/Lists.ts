@@ -307,11 +307,11 @@ export const groups: (
 ) => Effect.Effect<typeof GroupPage.Type, BadQuery, Orchestrator | Telemetry> = nodes("groups", ["group"])
 
 /**
- * A page of sagas: there are none yet.
+ * A page of sagas.
  *
  * @category operations
  * @since 0.1.0
  */
 export const sagas: (
   query: typeof NodeQuery.Type
-) => Effect.Effect<typeof SagaPage.Type, BadQuery, Orchestrator | Telemetry> = nodes("sagas", [])
+) => Effect.Effect<typeof SagaPage.Type, BadQuery, Orchestrator | Telemetry> = nodes("sagas", ["saga"])

@@ -8,7 +8,7 @@ import { Feed } from "../Feed.ts"
 import type { Lint, Overview, OverviewQuery, TelemetryHealth } from "./AnswerSchema.ts"
 import { stamp } from "./Lists.ts"
 import { Redactor } from "./Redact.ts"
-import { rowOf } from "./Rows.ts"
+import { rowOf, stuckText } from "./Rows.ts"
 import { survey } from "./Survey.ts"
 import { totalsOf } from "./Totals.ts"
 import { effectVersion, version } from "./Version.ts"
@@ -54,7 +54,8 @@ export const overviewWith = Effect.fnUntraced(function*({ points = 0 }: typeof O
     restarts,
     rates: log?.minute() ?? { starts: 0, restarts: 0, failures: 0 },
     problems: problems.map((node) => rowOf(node, redact)),
-    lints: [...gaveUp(log, header.generatedAt), ...lints, ...dropped(telemetry)].slice(0, mostLints),
+    lints: [...stuckSagas(log, header.generatedAt), ...gaveUp(log, header.generatedAt), ...lints, ...dropped(telemetry)]
+      .slice(0, mostLints),
     top: { cpu, mailboxes },
     charts: charts === undefined
       ? { stepMs: 1000, until: header.generatedAt, series: [] }
@@ -89,6 +90,16 @@ const gaveUp = (log: EventLog["Service"] | undefined, now: number): ReadonlyArra
     id,
     path,
     text: `gave up over ${child} after ${attempts} ${attempts === 1 ? "restart" : "restarts"}`,
+    since: at
+  }))
+
+const stuckSagas = (log: EventLog["Service"] | undefined, now: number): ReadonlyArray<Lint> =>
+  (log?.stuckSagas() ?? []).filter(({ at }) => now - at <= told).toReversed().map(({ at, id, path, steps }) => ({
+    rule: "saga_stuck",
+    severity: "error",
+    id,
+    path,
+    text: stuckText(steps),
     since: at
   }))
 

@@ -1,7 +1,7 @@
 /** What is counted as it happens. */
 import { reasonOf } from "@effect-orchestra/core/Event"
 import type { Kernel, Node, Stopping } from "@effect-orchestra/core/Kernel"
-import { errorTypeOf, type GroupEnd, type Observer } from "@effect-orchestra/core/Observer"
+import { errorTypeOf, type GroupEnd, type Observer, type SagaEnd, type StepEnd } from "@effect-orchestra/core/Observer"
 import type { RoutineRecord } from "@effect-orchestra/core/RoutineRecord"
 import type { Phase } from "@effect-orchestra/core/Shutdown"
 import type * as Exit from "effect/Exit"
@@ -29,6 +29,9 @@ export class Recorder {
   private readonly decisions: Meter.Meter
   private readonly waits: Meter.Meter
   private readonly groups: Meter.Meter
+  private readonly sagas: Meter.Meter
+  private readonly steps: Meter.Meter
+  private readonly compensationFailures: Meter.Meter
   private readonly phases: Meter.Meter
   private readonly drops: Meter.Meter
   readonly meters: ReadonlyArray<Meter.Meter>
@@ -38,6 +41,8 @@ export class Recorder {
     refused: (mailbox, outcome, messages) => this.census.sent.add([mailboxName(mailbox), outcome], messages),
     waited: (node, operation, record, millis) => this.waited(node, operation, record, millis),
     grouped: (group, end) => this.grouped(group, end),
+    stepped: (saga, end) => this.stepped(saga, end),
+    concluded: (saga, { millis, outcome }: SagaEnd) => this.sagas.record([saga.name, outcome], millis / 1000),
     stopping: (stop, phase) => this.stopping(stop, phase)
   }
   /** The attributes of what is told most often, filled anew each time: a meter keeps none that it is given. */
@@ -61,6 +66,9 @@ export class Recorder {
     this.decisions = meter(MetricTable.supervisorDecisions)
     this.waits = meter(MetricTable.mailboxWaitDuration)
     this.groups = meter(MetricTable.groupWaitDuration)
+    this.sagas = meter(MetricTable.sagaDuration)
+    this.steps = meter(MetricTable.sagaStepDuration)
+    this.compensationFailures = meter(MetricTable.sagaCompensationFailures)
     this.phases = meter(MetricTable.shutdownDuration)
     this.drops = meter(MetricTable.telemetryDropped)
     this.meters = [
@@ -70,6 +78,9 @@ export class Recorder {
       this.decisions,
       this.waits,
       this.groups,
+      this.sagas,
+      this.steps,
+      this.compensationFailures,
       this.phases,
       this.drops
     ]
@@ -111,6 +122,12 @@ export class Recorder {
   private grouped(group: Node, { exit, waitMillis }: GroupEnd): void {
     const reason = reasonOf(exit)
     this.groups.record([group.name, reason, errorTypeOf(reason, exit)], waitMillis / 1000)
+  }
+
+  private stepped(saga: Node, { direction, exit, millis, step, stuck }: StepEnd): void {
+    const errorType = errorTypeOf(reasonOf(exit), exit)
+    this.steps.record([saga.name, step, direction, errorType], millis / 1000)
+    if (stuck) this.compensationFailures.add([saga.name, step], 1)
   }
 
   private stopping(stop: Stopping, phase: Phase | undefined): void {

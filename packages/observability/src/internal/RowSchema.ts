@@ -138,6 +138,24 @@ export const GroupRow = Schema.Struct({
 })
 
 /**
+ * A saga: whether it goes forward or back, the pivot that it has passed, and its steps in the order they began.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export const SagaRow = Schema.Struct({
+  kind: Schema.Literal("saga"),
+  ...baseRow,
+  direction: Schema.Literals(["forward", "compensate"]),
+  pivot: Schema.NullOr(Schema.String),
+  steps: Schema.Array(Schema.Struct({
+    name: Schema.String,
+    state: Schema.Literals(["running", "done", "failed", "undoing", "undone", "stuck", "not_run"]),
+    attempt: Schema.Int
+  }))
+})
+
+/**
  * A mailbox, of its own or of a subscriber of a topic.
  *
  * @category models
@@ -185,6 +203,7 @@ export const Row = Schema.Union([
   RoutineRow,
   SupervisorRow,
   GroupRow,
+  SagaRow,
   MailboxRow,
   TopicRow,
   BusRow,

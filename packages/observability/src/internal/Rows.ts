@@ -8,7 +8,8 @@ import type {
   Budget as CoreBudget,
   MailboxSnapshot,
   NodeSnapshot,
-  RoutineSnapshot
+  RoutineSnapshot,
+  SagaSnapshot
 } from "@effect-orchestra/core/Snapshot"
 import { meteringOf } from "../Metering.ts"
 import type { Redact } from "./Redact.ts"
@@ -21,6 +22,7 @@ const nouns: { readonly [kind in NodeSnapshot["kind"]]: (id: string) => string }
   bus: (id) => `${api}/buses/${id}`,
   topic: (id) => `${api}/buses/${id}`,
   group: (id) => `${api}/groups/${id}`,
+  saga: (id) => `${api}/sagas/${id}`,
   supervisor: (id) => `${api}/tree?root=${id}`,
   orchestrator: () => `${api}/overview`
 }
@@ -132,6 +134,10 @@ const budgetOf = ({ max, periodMillis, used }: CoreBudget) => ({ used, max, wind
 export const isSpent = ({ max, used }: CoreBudget): boolean => used > 0 && used > 0.8 * max
 
 export const problemOf = (node: NodeSnapshot, redact: Redact): string | null => {
+  if (node.kind === "saga") {
+    const stuck = stuckOf(node.steps)
+    return stuck.length > 0 ? stuckText(stuck) : node.health === "ok" ? null : "is being undone"
+  }
   if (node.health === "stuck") return "ignores its interruption"
   if (node.kind === "routine" && node.state === "backoff") {
     const last = node.lastExit
@@ -148,6 +154,12 @@ export const problemOf = (node: NodeSnapshot, redact: Redact): string | null => 
   }
   return node.health === "ok" ? null : node.health
 }
+
+/** The steps that could not be undone. */
+export const stuckOf = (steps: SagaSnapshot["steps"]): ReadonlyArray<string> =>
+  steps.filter(({ state }) => state === "stuck").map(({ name }) => name)
+
+export const stuckText = (steps: ReadonlyArray<string>): string => `cannot undo ${steps.join(", ")}`
 
 /** How bad it is, 0 is worst; `well` has no problem. */
 export const well = 4

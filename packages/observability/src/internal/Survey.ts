@@ -8,7 +8,7 @@ import { RoutineRecord } from "@effect-orchestra/core/RoutineRecord"
 import * as Effect from "effect/Effect"
 import { meteringOf } from "../Metering.ts"
 import { Counts, type Lint } from "./AnswerSchema.ts"
-import { bySeverity, mailboxLints, routineLints, sliceLints, supervisorLints } from "./Lints.ts"
+import { bySeverity, mailboxLints, routineLints, sagaLints, sliceLints, supervisorLints } from "./Lints.ts"
 import { cpuOf, headAge, rankOf, well } from "./Rows.ts"
 import type { Cpu, Depth } from "./RowSchema.ts"
 import { shared, Smallest, sorted, visit } from "./Walk.ts"
@@ -103,6 +103,7 @@ const make = Effect.fnUntraced(function*(kernel: Kernel) {
   const inspect = (node: Node): void => {
     const snapshot = node.snapshot()
     if (snapshot.kind === "supervisor") { for (const found of supervisorLints(node, snapshot)) lints.add(found) }
+    else if (snapshot.kind === "saga") { for (const found of sagaLints(node, snapshot)) lints.add(found) }
     else if (snapshot.kind === "mailbox") {
       const { stats: { capacity: limit, length: depth } } = snapshot
       if (depth > 0) mailboxes.add({ node, depth, limit })
