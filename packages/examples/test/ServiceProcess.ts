@@ -1,7 +1,7 @@
 /**
- * The backup service as a process of its own, for tests.
+ * Programs as processes of their own, for tests; `run`, `start` and `announced` are for the backup service.
  */
-import { Effect, Schedule } from "effect"
+import { type Duration, Effect, Schedule } from "effect"
 import { type ChildProcess, spawn } from "node:child_process"
 import { fileURLToPath } from "node:url"
 
@@ -20,6 +20,8 @@ export interface ServiceProcess {
   readonly output: () => { readonly stdout: string; readonly stderr: string }
   /** Waits for its end. */
   readonly ended: Effect.Effect<Ended>
+  /** The same, for one that may take longer. */
+  readonly endedWithin: (limit: Duration.Input) => Effect.Effect<Ended>
   readonly kill: (signal: NodeJS.Signals) => Effect.Effect<Ended>
 }
 
@@ -40,12 +42,15 @@ export const spawned = (command: string, args: ReadonlyArray<string>, env: Recor
       const closed = new Promise<Ended>((resolve) =>
         child.on("close", (code, signal) => resolve({ code, signal, ...output }))
       )
-      const ended = Effect.promise(() => closed).pipe(Effect.timeout("20 seconds"), Effect.orDie)
+      const endedWithin = (limit: Duration.Input) =>
+        Effect.promise(() => closed).pipe(Effect.timeout(limit), Effect.orDie)
+      const ended = endedWithin("1 minute")
       return {
         child,
         pid: child.pid ?? 0,
         output: () => output,
         ended,
+        endedWithin,
         kill: (signal) => Effect.andThen(Effect.sync(() => child.kill(signal)), ended)
       }
     }),
@@ -74,10 +79,22 @@ export const announced = (service: ServiceProcess): Effect.Effect<Running> =>
     })
   )
 
+export const isAlive = (pid: number): boolean => {
+  try {
+    return process.kill(pid, 0)
+  } catch {
+    return false
+  }
+}
+
 /** Looks again and again until it is as expected. */
-export const until = <A, E, R>(look: Effect.Effect<A, E, R>, isThere: (value: A) => boolean) =>
+export const until = <A, E, R>(
+  look: Effect.Effect<A, E, R>,
+  isThere: (value: A) => boolean,
+  limit: Duration.Input = "30 seconds"
+) =>
   look.pipe(
     Effect.repeat({ until: isThere, schedule: Schedule.spaced("20 millis") }),
-    Effect.timeout("10 seconds"),
+    Effect.timeout(limit),
     Effect.orDie
   )

@@ -11,9 +11,10 @@
 import { Orchestrator } from "@effect-orchestra/core"
 import * as NodeMain from "@effect-orchestra/core/NodeMain"
 import { Metering, Otlp, Server, Telemetry } from "@effect-orchestra/observability"
-import { Backoff, Child, Supervisor, SupervisorError } from "@effect-orchestra/supervisor"
-import { Cause, Console, type Duration, Effect, Layer, Logger, Option, Runtime, Schema, Stream } from "effect"
+import { Backoff, Child, Supervisor } from "@effect-orchestra/supervisor"
+import { type Duration, Effect, Layer, Logger, Option, Stream } from "effect"
 import { Command } from "effect/cli"
+import { tell } from "../Ended.ts"
 import * as ApiServer from "./ApiServer.ts"
 import { PortUnavailable } from "./BackupError.ts"
 import { Chaos } from "./Chaos.ts"
@@ -96,18 +97,6 @@ const command = Command.make("backup-service", options, (given) => {
 
 /** Standard output is for the display. */
 const logger = Logger.layer([Logger.withConsoleError(Logger.formatLogFmt)])
-
-/** Expected errors are one line; the exit code is that of the error. */
-const tell = (error: Error) => {
-  const reason = error instanceof SupervisorError.StartFailure ? Cause.squash(error.cause) : error
-  const { message } = reason instanceof Error ? reason : error
-  return Effect.andThen(Console.error(message), Effect.fail(new Told({ exitCode: Runtime.getErrorExitCode(reason) })))
-}
-
-class Told extends Schema.TaggedError<Told>()("Told", { exitCode: Schema.Int }) {
-  override readonly [Runtime.errorExitCode] = this.exitCode
-  override readonly [Runtime.errorReported] = false
-}
 
 NodeMain.runCommand(command, {
   version: "0.1.0",
