@@ -21,6 +21,7 @@ import * as population from "./population.ts"
 import * as restart from "./restart.ts"
 import * as restartGroup from "./restartGroup.ts"
 import * as routine from "./routine.ts"
+import * as saga from "./saga.ts"
 import * as window from "./window.ts"
 
 const at = (path: string) => fileURLToPath(new URL(`../${path}`, import.meta.url))
@@ -40,7 +41,8 @@ const works = (size: Size) =>
       api.work(size),
       yield* metering.work(size),
       group.work(size, peers),
-      bundle.work
+      bundle.work,
+      saga.work(size)
     ]
   })
 
