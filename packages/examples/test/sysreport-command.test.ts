@@ -117,8 +117,14 @@ describe("a request that cannot be met", () => {
         /^profile "odd" names no collector that there is with "cpu_usage"; there are system_info, cpu_utilization, /
       )
       assert.match(
+        yield* refused(
+          `{ "name": "odd", "duration": "1 seconds", "collectors": ["all"], "focus": { "dsk": "1 seconds" } }`
+        ),
+        /^profile "odd" names no category that there is with "dsk"; there are system, cpu, /
+      )
+      assert.match(
         yield* refused("{}", { profile: "quick", focus: ["cpu", "cups"] }),
-        /names no category that there is with "cups"; there are system, cpu, /
+        /^--focus: there is no category cups; there are system, cpu, /
       )
     }))
 })

@@ -168,8 +168,8 @@ describe.concurrent("sysreport as a process", { timeout: 60_000 }, () => {
       assert.match(stderr, /\] Collection interrupted\./)
       const report = yield* written(at("report.json"))
       assert.strictEqual(report.metadata.status, "interrupted")
-      const { cpu_utilization, system_info } = statuses(report)
-      assert.deepStrictEqual([system_info, cpu_utilization], ["ok", "interrupted"])
+      const { biolatency, cpu_utilization, system_info } = statuses(report)
+      assert.deepStrictEqual([system_info, cpu_utilization, biolatency], ["ok", "interrupted", "skipped"])
       assert.deepStrictEqual(fs.readdirSync(at("")), ["report.json"])
     }))
 

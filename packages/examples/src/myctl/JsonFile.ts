@@ -23,7 +23,7 @@ export const read = Effect.fnUntraced(function*<A, I>(path: string, schema: Sche
   )
 })
 
-/** Writes the document by a rename, so that no reader and no crash ever sees half of it. */
+/** Writes the document by a rename, so that no reader sees half of it, and no end of this program leaves half of it. */
 export const write = Effect.fnUntraced(function*<A, I>(path: string, schema: Schema.Codec<A, I>, value: A) {
   const fs = yield* FileSystem.FileSystem
   const { dirname } = yield* Path.Path

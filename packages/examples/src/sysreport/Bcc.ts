@@ -8,8 +8,8 @@ import { Effect } from "effect"
 const bcc = (name: string, category: string) =>
   Collect.make(name, {
     category,
-    // What traces the kernel must not be seen by those that read its counters.
-    phase: 1,
+    // Asked first: what is not there is known before anything is measured, and before a signal can cut it off.
+    phase: -1,
     available: Effect.succeed({ tier: 0, reason: `needs the BCC tool ${name}, and this program traces no kernel` }),
     collect: Effect.never
   })

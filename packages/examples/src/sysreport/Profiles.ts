@@ -4,6 +4,7 @@
 import { Collect } from "@effect-orchestra/workflow"
 import { Duration, Effect, Schema } from "effect"
 import * as Document from "./Document.ts"
+import { FocusUnknown } from "./SysreportError.ts"
 
 /** `focus` says how long a category is sampled when `--focus` names it; `duration` is how long the whole may take. */
 export const Profile = Schema.Struct({
@@ -70,20 +71,25 @@ export const sampleOf = (profile: Profile, { duration, focus }: Request, categor
 const slack = seconds(15)
 
 /** The collectors of a profile that the request does not rule out, each with the time that its sample needs. */
-export const select = <C extends Collect.Any>(collectors: ReadonlyArray<C>, profile: Profile, request: Request) => {
+export const select = Effect.fnUntraced(function*<C extends Collect.Any>(
+  collectors: ReadonlyArray<C>,
+  profile: Profile,
+  request: Request
+) {
+  const { focus } = request
+  // What it names is there, in its own focus too.
+  yield* Collect.select(collectors, profile)
+  const known = [...new Set(collectors.map(({ category }) => category))]
+  const unknown = focus.filter((category) => !known.includes(category))
+  if (unknown.length > 0) return yield* new FocusUnknown({ unknown, known })
   const timeOf = (category: string) => Duration.sum(sampleOf(profile, request, category), slack)
-  return Effect.map(
-    Collect.select(collectors, {
-      ...profile,
-      timeout: profile.timeout ?? timeOf(""),
-      focus: Object.fromEntries(request.focus.map((category) => [category, timeOf(category)]))
-    }),
-    (selected) =>
-      selected.filter(({ category, phase }) =>
-        phase === 0 || request.focus.length === 0 || request.focus.includes(category)
-      )
-  )
-}
+  const selected = yield* Collect.select(collectors, {
+    ...profile,
+    timeout: profile.timeout ?? timeOf(""),
+    focus: Object.fromEntries(focus.map((category) => [category, timeOf(category)]))
+  })
+  return selected.filter(({ category, phase }) => phase === 0 || focus.length === 0 || focus.includes(category))
+})
 
 /** After this time what is still missing is missed. */
 export const deadlineOf = (profile: Profile, { duration = profile.duration }: Request): Duration.Duration =>

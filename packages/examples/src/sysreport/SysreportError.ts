@@ -23,6 +23,17 @@ export class DocumentInvalid extends Schema.TaggedError<DocumentInvalid>()("Docu
   }
 }
 
+/** `--focus` names what is no category: nothing was measured. */
+export class FocusUnknown extends Schema.TaggedError<FocusUnknown>()("FocusUnknown", {
+  unknown: Schema.Array(Schema.String),
+  known: Schema.Array(Schema.String)
+}) {
+  override readonly [Runtime.errorExitCode] = 2
+  override get message() {
+    return `--focus: there is no category ${this.unknown.join(", ")}; there are ${this.known.join(", ")}`
+  }
+}
+
 /** The report could not be written. */
 export class OutputNotWritten extends Schema.TaggedError<OutputNotWritten>()("OutputNotWritten", {
   output: Schema.String,
