@@ -181,7 +181,7 @@ export class PlanRefused extends Schema.TaggedError<PlanRefused>()("PlanRefused"
     }
     const more = details.length > 5 ? `; and ${details.length - 5} more` : ""
     const some = details.slice(0, 5).join("; ")
-    return `plan "${plan}" refused, it is destructive and nobody can be asked; use force: ${some}${more}`
+    return `plan "${plan}" refused, it is destructive and nobody can be asked; it needs force (--force): ${some}${more}`
   }
 }
 

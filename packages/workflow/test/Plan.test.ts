@@ -428,7 +428,7 @@ describe("Plan", () => {
           })
         assert.deepStrictEqual(yield* trial({}), [
           3,
-          "failed: would make disk, which is destructive and was not in the preview; use force",
+          "failed: would make disk, which is destructive and was not in the preview; it needs force (--force)",
           false
         ])
         assert.deepStrictEqual(yield* trial({ force: true }), [0, "applied: make disk", true])

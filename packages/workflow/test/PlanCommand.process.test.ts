@@ -66,7 +66,10 @@ describe.concurrent("Plan.command as a process", { timeout: 120_000 }, () => {
       Effect.gen(function*() {
         const destructive = { DESTRUCTIVE: "1" }
         // Standard input is open, and silent.
-        refused(yield* world.run([], destructive), "it is destructive and nobody can be asked; use force")
+        refused(
+          yield* world.run([], destructive),
+          "it is destructive and nobody can be asked; it needs force (--force)"
+        )
         const { code } = yield* Effect.scoped(endOf(world.onTerminal(">out 2>err", destructive)))
         refused({ code, stdout: world.read("out"), stderr: world.read("err") }, "nobody can be asked")
         for (const answer of ["n\n", "\n", "\u0004"]) {

@@ -430,6 +430,6 @@ const noNeed = (said: unknown) => ({
 const abandoned = { error: "did not end when it was interrupted, and was abandoned", errorType: "Abandoned" }
 
 const unasked = (what: string) => ({
-  error: `would ${what}, which is destructive and was not in the preview; use force`,
+  error: `would ${what}, which is destructive and was not in the preview; it needs force (--force)`,
   errorType: "PlanRefused"
 })
