@@ -13,15 +13,20 @@ const alone = {
   sequence: { groupOrder: 1 },
   env: { NODE_COMPILE_CACHE: fileURLToPath(new URL("node_modules/.cache/compiled", import.meta.url)) }
 }
-const processes = "test/**/*.process.test.ts"
+const processes = ["test/**/*.process.test.ts"]
+const programs = [
+  "test/{guide.process,myctl,myctl-fleet,order-saga,quickstart,sysreport}.test.ts",
+  "test/backup-service*.test.ts"
+]
 
 export default [
   project("core"),
   project("supervisor"),
-  project("workflow", { exclude: [processes] }),
-  project("workflow-process", { root: "packages/workflow", include: [processes], ...alone }),
+  project("workflow", { exclude: processes }),
+  project("workflow-process", { root: "packages/workflow", include: processes, ...alone }),
   // What needs the tools of Go is run by `pnpm test:collector`.
   project("observability", { exclude: ["test/collector/**"] }),
-  project("examples", alone),
+  project("examples", { exclude: programs }),
+  project("examples-process", { root: "packages/examples", include: programs, ...alone }),
   project("benchmarks", alone)
 ]
