@@ -1,6 +1,6 @@
 /** The rows of the API: one for each kind of node. */
 import { ExitReason, Health, State } from "@effect-orchestra/core/Event"
-import { MailboxStats } from "@effect-orchestra/core/Snapshot"
+import { MailboxStats, SagaStep } from "@effect-orchestra/core/Snapshot"
 import * as Schema from "effect/Schema"
 
 /**
@@ -148,11 +148,7 @@ export const SagaRow = Schema.Struct({
   ...baseRow,
   direction: Schema.Literals(["forward", "compensate"]),
   pivot: Schema.NullOr(Schema.String),
-  steps: Schema.Array(Schema.Struct({
-    name: Schema.String,
-    state: Schema.Literals(["running", "done", "failed", "undoing", "undone", "stuck", "not_run"]),
-    attempt: Schema.Int
-  }))
+  steps: Schema.Array(SagaStep)
 })
 
 /**
